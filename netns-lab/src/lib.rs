@@ -1,0 +1,1 @@
+//! Networks of namespaces, faults and probes for wgha.

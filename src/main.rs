@@ -1,0 +1,5 @@
+//! The `wgha` program: one binary for the daemon and its command line.
+
+fn main() -> std::process::ExitCode {
+    wgha::cli::main()
+}
