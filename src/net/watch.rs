@@ -4,9 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use netlink_sys::protocols::NETLINK_ROUTE;
-use netlink_sys::{Socket, SocketAddr};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use netlink_sys::{AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket};
 use tokio::time::{Instant, sleep_until};
 
 use super::NetError;
@@ -17,6 +15,8 @@ const SETTLE: Duration = Duration::from_millis(5);
 const GAP: Duration = Duration::from_millis(25);
 /// Notifications read at once; the rest is read when it is next waited for.
 const BATCH: usize = 4096;
+/// Bytes read of a notification. What it says does not matter, so the kernel may cut it off.
+const CUT: usize = 64;
 /// `RTNLGRP_LINK`, `_IPV4_IFADDR`, `_IPV4_ROUTE`, `_IPV4_RULE`, `_IPV6_IFADDR`, `_IPV6_ROUTE`,
 /// `_IPV6_RULE`.
 const GROUPS: [u32; 7] = [1, 5, 7, 8, 9, 11, 19];
@@ -25,9 +25,8 @@ const GROUPS: [u32; 7] = [1, 5, 7, 8, 9, 11, 19];
 ///
 /// Changes of our own are told like any other; as they are not repeated when all is as it should
 /// be, a caller that compares before it acts comes to rest after one more look.
-#[derive(Debug)]
 pub struct Watch {
-    socket: AsyncFd<Socket>,
+    socket: TokioSocket,
     /// Something was seen and not yet told.
     pending: bool,
     told: Option<Instant>,
@@ -63,14 +62,14 @@ impl Watch {
         Ok(())
     }
 
-    async fn notified(&self) -> io::Result<()> {
-        let read = |socket: &Socket| read_one(socket);
-        self.socket.async_io(Interest::READABLE, read).await
+    async fn notified(&mut self) -> io::Result<()> {
+        let mut buffer = Vec::with_capacity(CUT);
+        told(self.socket.recv(&mut buffer).await)
     }
 
     fn drain(&self) -> io::Result<()> {
         for _ in 0..BATCH {
-            match read_one(self.socket.get_ref()) {
+            match read_one(self.socket.socket_ref()) {
                 Ok(()) => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(e) => return Err(e),
@@ -80,21 +79,25 @@ impl Watch {
     }
 }
 
-fn subscribe() -> io::Result<AsyncFd<Socket>> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
+fn subscribe() -> io::Result<TokioSocket> {
+    let mut subscription = TokioSocket::new(NETLINK_ROUTE)?;
+    let socket = subscription.socket_mut();
     socket.bind(&SocketAddr::new(0, 0))?;
     for group in GROUPS {
         socket.add_membership(group)?;
     }
-    socket.set_non_blocking(true)?;
-    Ok(AsyncFd::register_with_interest(socket, Interest::READABLE)?)
+    Ok(subscription)
 }
 
-/// Takes one notification off the socket. `WouldBlock`: there is none.
+/// Takes one notification off the socket, which never blocks. `WouldBlock`: there is none.
 fn read_one(socket: &Socket) -> io::Result<()> {
-    // What it says does not matter, so the kernel may cut it off.
-    let mut buffer = Vec::with_capacity(64);
-    match socket.recv(&mut buffer, 0) {
+    let mut buffer = Vec::with_capacity(CUT);
+    told(socket.recv(&mut buffer, 0).map(|_| ()))
+}
+
+/// Whatever was read, or lost, is a change.
+fn told<T>(read: io::Result<T>) -> io::Result<()> {
+    match read {
         Ok(_) => Ok(()),
         Err(e) if e.raw_os_error() == Some(nix::errno::Errno::ENOBUFS as i32) => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(()),
