@@ -4,7 +4,7 @@
 //! by its default. Every write may wait for the disk: call them off the protocol loop.
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Seek, Write};

@@ -10,6 +10,12 @@ const WIDTH: usize = 80;
 /// The widest cell that is not the last of its row.
 const CELL: usize = 24;
 
+/// The widest name of a node.
+const NAME: usize = 16;
+
+/// From here on peers may refuse the handshakes of the other gateway (design §6, Clocks).
+const CLOCK_ALARM_MS: f64 = 1000.0;
+
 /// The status at a glance: plain text, at most 80 columns, with a final newline.
 ///
 /// `now` turns times into ages. Text from outside cannot move the cursor: control characters become
@@ -30,7 +36,7 @@ fn head(page: &mut Page, s: &Status, now: SystemTime) {
     page.line(&format!("{} / {}: {}, term {}, for {age}", s.cluster, s.node, s.role, s.term));
     page.line(&format!("  why        {}", s.reason));
     page.line(&format!("  master     {}", s.master.as_deref().unwrap_or("none known")));
-    page.line(&format!("  state      {}", flags(s.healthy, s.maintenance, s.ready)));
+    page.line(&format!("  state      {}", flags(s)));
     if let Some(why) = &s.held_back {
         page.line(&format!("  held back  {why}"));
     }
@@ -46,8 +52,15 @@ fn head(page: &mut Page, s: &Status, now: SystemTime) {
 }
 
 fn nodes(page: &mut Page, s: &Status) {
-    let heads = ["NODE", "ROLE", "TERM", "PRIO", "HEARD", "RTT", "LOSS", "CLOCK", "STATE"];
+    let heads = ["NODE", "ROLE", "STATE", "TERM", "PRIO", "HEARD", "RTT", "LOSS", "CLOCK"];
     page.rows(&heads, s.nodes.iter().map(|n| node(n, n.name == s.node)));
+    for n in s.nodes.iter().filter(|n| n.config_match == Some(false)) {
+        page.line(&format!("! the config of {} differs from that of {}", n.name, s.node));
+    }
+    let apart = |n: &&Node| n.clock_offset_ms.is_some_and(|ms| ms.abs() > CLOCK_ALARM_MS);
+    for n in s.nodes.iter().filter(apart) {
+        page.line(&format!("! the clock of {} is off by more than a second", n.name));
+    }
     let multi = s.nodes.iter().filter(|n| n.paths.len() > 1);
     let paths = multi.flat_map(|n| n.paths.iter().map(move |p| (n, p)));
     let word = |alive| if alive { "alive" } else { "silent" };
@@ -60,41 +73,45 @@ fn nodes(page: &mut Page, s: &Status) {
 fn node(n: &Node, me: bool) -> Vec<String> {
     let role = n.role.as_deref().unwrap_or("?");
     let role = if n.witness { "witness" } else { role };
-    let name = if me { format!("{} (this)", shorten(&n.name, CELL - 7)) } else { n.name.clone() };
+    // Short names leave room for the figures.
+    let name = shorten(&n.name, if me { NAME - 2 } else { NAME });
     let dash = || "-".to_owned();
     vec![
-        name,
+        if me { name + " *" } else { name },
         role.to_owned(),
+        node_state(n, me).to_owned(),
         n.term.to_string(),
         n.priority.filter(|_| !n.witness).map_or_else(dash, |p| p.to_string()),
         n.last_heard_ms.map_or_else(dash, |ms| span(Duration::from_millis(ms))),
         n.rtt_ms.map_or_else(dash, milliseconds),
         n.loss.map_or_else(dash, |loss| format!("{:.0}%", loss * 100.0)),
         n.clock_offset_ms.map_or_else(dash, offset),
-        node_state(n, me),
     ]
 }
 
-fn node_state(n: &Node, me: bool) -> String {
-    if !n.alive && !me {
-        return if n.last_heard_ms.is_some() { "silent" } else { "never heard" }.to_owned();
+/// The worst that can be said of a node.
+fn node_state(n: &Node, me: bool) -> &'static str {
+    match n {
+        Node { last_heard_ms: None, alive: false, .. } if !me => "never heard",
+        Node { alive: false, .. } if !me => "SILENT",
+        Node { witness: true, .. } => "votes",
+        Node { maintenance: true, .. } => "MAINTENANCE",
+        Node { healthy: false, .. } => "UNHEALTHY",
+        Node { ready: false, .. } => "NOT READY",
+        _ => "ready",
     }
-    let state =
-        if n.witness { "votes".to_owned() } else { flags(n.healthy, n.maintenance, n.ready) };
-    if n.config_match == Some(false) { format!("CONFIG DIFFERS, {state}") } else { state }
 }
 
-/// What stands against a node, or that nothing does. The worst first: the line may be cut.
-fn flags(healthy: bool, maintenance: bool, ready: bool) -> String {
-    let mut words = Vec::new();
-    if maintenance {
-        words.push("MAINTENANCE");
-    }
-    if !healthy {
-        words.push("UNHEALTHY");
-    }
-    words.push(if ready { "ready" } else { "NOT READY" });
-    words.join(", ")
+/// What stands against this node, or that nothing does.
+fn flags(s: &Status) -> String {
+    let named = [
+        (s.maintenance, "MAINTENANCE"),
+        (!s.healthy, "UNHEALTHY"),
+        (s.ready, "ready"),
+        (!s.ready, "NOT READY"),
+    ];
+    let words = named.iter().filter(|(holds, _)| *holds).map(|(_, word)| *word);
+    words.collect::<Vec<_>>().join(", ")
 }
 
 fn resources(page: &mut Page, s: &Status) {
@@ -177,7 +194,7 @@ impl Page {
             let last = row.len().saturating_sub(1);
             row.iter_mut().take(last).for_each(|cell| *cell = shorten(cell, CELL));
         }
-        let width = |column| {
+        let width = |column: usize| {
             all.iter()
                 .filter_map(|row| row.get(column))
                 .map(|c| c.chars().count())

@@ -73,7 +73,7 @@ fn sample_nodes() -> Vec<Node> {
         last_heard_ms: Some(112),
         rtt_ms: Some(0.42),
         loss: Some(0.03),
-        clock_offset_ms: Some(-2.6),
+        clock_offset_ms: Some(-2600.4),
         healthy: true,
         config_match: Some(false),
         paths: vec![path("10.0.2.10:5112", true), path("[2001:db8::2]:5112", false)],
@@ -174,13 +174,47 @@ fn the_json_reads_back_and_extensions_are_optional() {
 
 #[test]
 fn the_table_reads_at_a_glance() {
-    let now = UNIX_EPOCH
-        + humantime::parse_rfc3339("2026-11-22T00:04:07Z")
-            .unwrap()
-            .duration_since(UNIX_EPOCH)
-            .unwrap();
+    let now = humantime::parse_rfc3339("2026-11-22T00:04:07Z").unwrap();
     let expected = "\
 edge / gw1: master, term 7, for 4m 07s
+  why        master gw2 is silent
+  master     gw1
+  state      ready
+  exclusive  no (two voters)
+  fencing    process only
+  running    for 1d 01h, wgha 0.1.0
+
+NODE              ROLE     STATE        TERM  PRIO  HEARD  RTT    LOSS  CLOCK
+gw1 *             master   ready        7     150   -      -      -     -
+gw2-with-a-name…  backup   NOT READY    6     100   112ms  0.4ms  3%    -2600ms
+w1                witness  never heard  0     -     -      -      -     -
+! the config of gw2-with-a-name-longer-than-most differs from that of gw1
+! the clock of gw2-with-a-name-longer-than-most is off by more than a second
+
+PATH TO                   STATE   ADDRESS
+gw2-with-a-name-longer-…  alive   10.0.2.10:5112
+gw2-with-a-name-longer-…  silent  [2001:db8::2]:5112
+
+FLOATING IP      INTERFACE  HELD
+203.0.113.10/32  eth0       here
+
+WIREGUARD  BACKEND  STATE  PEERS  ACTIVE  KNOWN  SOURCE
+wg0        kernel   up     250    31      187    203.0.113.10
+
+SYNC     VERSION  FILE
+in sync  3        /etc/wireguard/wg0.conf
+
+CHECK   RESULT  DETAIL
+uplink  FAILS   no answer
+
+HOOK ON  AGO     TOOK  RESULT  PROGRAM
+master   4m 06s  1.2s  exit 0  /etc/wgha/notify.sh --verbose
+
+CLAIM  VERIFIED  PROGRAM
+held   never     aws-eip
+
+REFUSED   COUNT
+replayed  3
 ";
     assert_eq!(table(&sample(), now), expected);
 }
