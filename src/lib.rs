@@ -8,6 +8,7 @@ pub mod config;
 pub mod control;
 pub mod events;
 pub mod hooks;
+pub mod keyfile;
 pub mod net;
 pub mod process;
 pub mod state;

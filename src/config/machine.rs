@@ -1,8 +1,10 @@
 //! What reading a config needs to know of the machine it runs on.
 
 use std::collections::BTreeSet;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
 use nix::ifaddrs::getifaddrs;
 
@@ -31,6 +33,18 @@ pub trait Machine {
     /// # Errors
     /// If the system does not tell.
     fn default_routes(&self, v6: bool) -> io::Result<BTreeSet<String>>;
+
+    /// The text of a small file of the system, such as one in `/proc/sys`.
+    ///
+    /// # Errors
+    /// If it cannot be read or is longer than 64 KiB.
+    fn read(&self, path: &Path) -> io::Result<String>;
+
+    /// The paths of a directory's entries, in no order.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>>;
 }
 
 /// This machine.
@@ -66,14 +80,30 @@ impl Machine for System {
 
     fn default_routes(&self, v6: bool) -> io::Result<BTreeSet<String>> {
         if v6 {
-            let routes = read_routes("/proc/self/net/ipv6_route")?;
+            let routes = read_routes("/proc/thread-self/net/ipv6_route")?;
             Ok(routes.lines().filter_map(default_v6).map(str::to_owned).collect())
         } else {
-            let routes = read_routes("/proc/self/net/route")?;
+            let routes = read_routes("/proc/thread-self/net/route")?;
             Ok(routes.lines().filter_map(default_v4).map(str::to_owned).collect())
         }
     }
+
+    fn read(&self, path: &Path) -> io::Result<String> {
+        let mut text = String::new();
+        File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
+        if text.len() as u64 > MAX_FILE {
+            return Err(io::Error::other(format!("longer than {MAX_FILE} bytes")));
+        }
+        Ok(text)
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
+        std::fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect()
+    }
 }
+
+/// The longest file of the system that is read, in bytes.
+const MAX_FILE: u64 = 64 * 1024;
 
 /// The kernel's list of routes; empty where the kernel has no such protocol.
 fn read_routes(path: &str) -> io::Result<String> {

@@ -17,6 +17,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 mod error;
+mod examine;
 mod fingerprint;
 mod local;
 mod machine;
@@ -30,6 +31,7 @@ mod tests;
 mod values;
 
 pub use error::{ConfigError, ConfigErrors};
+pub use examine::{Findings, examine};
 pub use fingerprint::fingerprint;
 pub use local::Found;
 pub use machine::{Machine, System};

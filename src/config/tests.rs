@@ -16,6 +16,14 @@ struct Bench {
 }
 
 impl Machine for Bench {
+    fn read(&self, _path: &Path) -> io::Result<String> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn list(&self, _directory: &Path) -> io::Result<Vec<PathBuf>> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
     fn node_variable(&self) -> Option<String> {
         self.variable.map(str::to_owned)
     }

@@ -1,0 +1,168 @@
+//! `wgha check`: what is wrong, what could be better, and what follows from the config.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use humantime::format_duration;
+
+use super::{Global, exit, print};
+use crate::config::{Config, Findings, Machine, Node, System, examine};
+
+/// Reads everything that the config names; errors go to standard error.
+pub(super) fn run(global: &Global) -> anyhow::Result<ExitCode> {
+    let config = match Config::load(&global.config, global.node.as_deref()) {
+        Ok(config) => config,
+        Err(errors) => {
+            print_errors(&errors.to_string());
+            return Ok(ExitCode::from(exit::FAILED));
+        }
+    };
+    let found = examine(&config, &System);
+    print(&report(&config, global.node.as_deref(), &System, &found))?;
+    for error in &found.errors {
+        print_errors(&format!("error: {error}"));
+    }
+    let code = if found.errors.is_empty() { exit::DONE } else { exit::FAILED };
+    Ok(ExitCode::from(code))
+}
+
+fn print_errors(text: &str) {
+    // Nowhere is left to say that standard error is closed; the exit code tells.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Everything but the errors.
+fn report(config: &Config, node: Option<&str>, machine: &dyn Machine, found: &Findings) -> String {
+    let mut parts = vec![summary(config, node, machine), failover(config)];
+    parts.push(firewall(config, found));
+    parts.push(list("Warnings", &found.warnings));
+    parts.push(list("Not looked at", &found.unseen));
+    parts.push(verdict(found));
+    parts.retain(|part| !part.is_empty());
+    parts.join("\n")
+}
+
+fn summary(config: &Config, node: Option<&str>, machine: &dyn Machine) -> String {
+    let kind = |node: &Node| if node.witness { "witness" } else { "gateway" };
+    let me = config.node();
+    let why = config.found(node, machine).map_or_else(String::new, |found| format!(" ({found})"));
+    let mut text = format!(
+        "{}\n  cluster  {}\n  node     {}, a {}{why}\n",
+        config.path.display(),
+        config.cluster.name,
+        me.name,
+        kind(me)
+    );
+    for peer in config.peers() {
+        line(&mut text, &format!("peer     {}, a {}", peer.name, kind(peer)));
+    }
+    for floating in &config.floating_ips {
+        line(&mut text, &format!("floating {} on {}", floating.address, floating.interface));
+    }
+    for wireguard in &config.wireguard {
+        let source: Vec<String> = wireguard.source.iter().map(ToString::to_string).collect();
+        let source = if source.is_empty() { "any address".to_owned() } else { source.join(", ") };
+        line(&mut text, &format!("wg       {}, packets leave from {source}", wireguard.interface));
+    }
+    let preempt = config.cluster.preempt.map_or_else(
+        || "off: whoever is master stays".to_owned(),
+        |delay| format!("on: a higher priority takes over after {}", format_duration(delay)),
+    );
+    line(&mut text, &format!("preempt  {preempt}"));
+    text
+}
+
+fn line(text: &mut String, line: &str) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "  {line}");
+}
+
+/// The longest time from the master's last sign of life until the last of the candidates acts.
+fn failover(config: &Config) -> String {
+    let Cluster { heartbeat, misses, rank_wait } = Cluster::of(config);
+    let detection = heartbeat * misses;
+    let worst = detection + rank_wait + heartbeat;
+    let [heartbeat_text, detection, rank_wait, worst] =
+        [heartbeat, detection, rank_wait, worst].map(format_duration);
+    format!(
+        "Worst case until another gateway takes over: {worst} and one round trip\n  \
+         {detection} = {misses} heartbeats of {heartbeat_text} missed\n  \
+         + {rank_wait} = wait of the last candidate behind better ones (longer if the round trip \
+         is longer than a sixth of a heartbeat)\n  \
+         + {heartbeat_text} = at most one heartbeat, between two of which the master was lost\n  \
+         + one round trip\n"
+    )
+}
+
+/// What the worst case follows from.
+struct Cluster {
+    heartbeat: Duration,
+    misses: u32,
+    rank_wait: Duration,
+}
+
+impl Cluster {
+    fn of(config: &Config) -> Cluster {
+        let heartbeat = config.cluster.heartbeat;
+        // One gateway is the master that was lost, one is the best candidate, of rank 0.
+        let worst_rank = u32::try_from(config.gateways().count().saturating_sub(2)).unwrap_or(0);
+        let rank_wait = heartbeat / 4 * worst_rank;
+        Cluster { heartbeat, misses: u32::from(config.cluster.misses), rank_wait }
+    }
+}
+
+/// What packet filters on and between the machines must let pass.
+fn firewall(config: &Config, found: &Findings) -> String {
+    let mut text = "Firewalls must let pass\n".to_owned();
+    for (i, a) in config.nodes.iter().enumerate() {
+        for b in config.nodes.iter().skip(i + 1) {
+            heartbeats(&mut text, a, b);
+        }
+    }
+    for (wireguard, port) in config.wireguard.iter().zip(&found.listen_ports) {
+        let Some(port) = port else { continue };
+        let interface = &wireguard.interface;
+        if wireguard.source.is_empty() {
+            line(&mut text, &format!("UDP any <-> port {port} of the gateways  ({interface})"));
+        }
+        for source in &wireguard.source {
+            let to = std::net::SocketAddr::new(*source, *port);
+            line(&mut text, &format!("UDP any <-> {to}  ({interface})"));
+        }
+    }
+    text
+}
+
+/// Every path between two nodes, both ways.
+fn heartbeats(text: &mut String, a: &Node, b: &Node) {
+    for from in &a.addresses {
+        for to in b.addresses.iter().filter(|to| to.send.is_ipv4() == from.send.is_ipv4()) {
+            let mut path =
+                format!("UDP {} <-> {}  (heartbeats {}, {}", from.send, to.send, a.name, b.name);
+            for address in [from, to].into_iter().filter(|address| address.send != address.bind) {
+                let _ = write!(path, "; {} is {} behind the NAT", address.send, address.bind);
+            }
+            path.push(')');
+            line(text, &path);
+        }
+    }
+}
+
+fn list(title: &str, lines: &[String]) -> String {
+    let mut text = String::new();
+    if !lines.is_empty() {
+        text = format!("{title}\n");
+        for each in lines {
+            line(&mut text, each);
+        }
+    }
+    text
+}
+
+fn verdict(found: &Findings) -> String {
+    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let (errors, warnings) = (found.errors.len(), found.warnings.len());
+    format!("{}, {}\n", count(errors, "error"), count(warnings, "warning"))
+}
