@@ -100,7 +100,7 @@ pub struct Daemon {
 enum Woken {
     Time,
     Input(Option<Input>),
-    Datagram(Route, Result<(), ()>),
+    Datagram(Route),
 }
 
 impl Daemon {
@@ -155,7 +155,9 @@ impl Daemon {
                 let back = received.back;
                 let now = clock::now();
                 self.node.handle_timeout(now);
-                Woken::Datagram(back, self.node.handle_datagram(now, received.bytes).map_err(drop))
+                // A refusal is counted by the node.
+                let _ = self.node.handle_datagram(now, received.bytes);
+                Woken::Datagram(back)
             }
             () = tokio::time::sleep(until.since(now)) => Woken::Time,
         };
@@ -168,7 +170,7 @@ impl Daemon {
                 self.feed(now, input);
                 true
             }
-            Woken::Datagram(back, _) => !self.drain(clock::now(), Some(back)),
+            Woken::Datagram(back) => !self.drain(clock::now(), Some(back)),
         }
     }
 

@@ -34,10 +34,32 @@ pub struct Global {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Be a member of the cluster, until stopped
+    Run(RunArgs),
     /// Look for mistakes in the config and on this machine
     Check,
+    /// Show what the daemon knows
+    Status(StatusArgs),
+    /// Give the role of master to another gateway
+    Handover(HandoverArgs),
+    /// Keep this node from being master, or let it again
+    Maintenance(MaintenanceArgs),
+    /// Show what happened, and why
+    Events(EventsArgs),
+    /// Have the daemon read its files again
+    Reload,
+    /// Take off what a daemon that died left on this machine
+    Release,
     /// Make the cluster's key file, or a witness's from it
     Keygen(KeygenArgs),
+}
+
+/// `wgha run`.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// Take over a WireGuard interface that something else has brought up
+    #[arg(long)]
+    pub take_over: bool,
 }
 
 /// `wgha status`.

@@ -7,6 +7,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use crate::config::Places;
+
 mod args;
 mod check;
 pub mod client;
@@ -15,7 +17,8 @@ mod keygen;
 mod tests;
 
 pub use args::{
-    Cli, Command, EventsArgs, Global, HandoverArgs, KeygenArgs, MaintenanceArgs, StatusArgs, Switch,
+    Cli, Command, EventsArgs, Global, HandoverArgs, KeygenArgs, MaintenanceArgs, RunArgs, StatusArgs,
+    Switch,
 };
 
 /// What the exit code of a command means.
@@ -49,9 +52,20 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
+    let Global { config, node } = &cli.global;
+    let socket = || Places::of(config).control_socket;
     match &cli.command {
+        Command::Run(args) => crate::run::run(config, node.as_deref(), args.take_over),
         Command::Check => check::run(&cli.global),
+        Command::Status(args) => client::status(&socket(), args.json, args.watch),
+        Command::Handover(args) => client::handover(&socket(), args.to.as_deref(), args.force),
+        Command::Maintenance(args) => {
+            client::maintenance(&socket(), args.switch == Switch::On, args.force)
+        }
+        Command::Events(args) => client::events(&socket(), args.json, args.follow),
+        Command::Reload => client::reload(&socket()),
         Command::Keygen(args) => keygen::run(args),
+        Command::Release => crate::release::run(&Places::of(config).state_dir),
     }
 }
 

@@ -21,6 +21,7 @@ mod examine;
 mod fingerprint;
 mod local;
 mod machine;
+mod places;
 mod rules;
 pub mod schema;
 mod section;
@@ -35,6 +36,7 @@ pub use examine::{Findings, examine};
 pub use fingerprint::fingerprint;
 pub use local::Found;
 pub use machine::{Machine, System};
+pub use places::Places;
 
 /// The longest config file that is read, in bytes.
 const MAX_FILE: u64 = 1 << 20;

@@ -10,7 +10,7 @@ use super::schema::{self, LATER_TABLES, TABLES, Table};
 use super::section::{At, Section, Sink, shown, unknown};
 use super::{
     Cluster, Config, ConfigError, DEFAULT_PORT, FloatingIp, Hook, MAX_ADDRESSES, Machine, Node,
-    NodeAddress, Wireguard, local, rules, source, values,
+    NodeAddress, Wireguard, local, places, rules, source, values,
 };
 
 /// The most `[[floating_ip]]`, `[[wireguard]]` or `[[hook]]` tables.
@@ -256,8 +256,7 @@ fn cluster(sink: &mut Sink<'_>, root: &DeTable<'_>, instance: &str) -> Option<Cl
         misses,
         preempt: preempt.then_some(delay),
         handover_timeout,
-        state_dir: state_dir
-            .map_or_else(|| Path::new("/var/lib/wgha").join(instance), |at| at.value),
+        state_dir: state_dir.map_or_else(|| places::default_state(instance), |at| at.value),
     })
 }
 
@@ -437,7 +436,7 @@ fn listed<T>(
 }
 
 fn control(sink: &mut Sink<'_>, root: &DeTable<'_>, instance: &str) -> PathBuf {
-    let default = Path::new("/run/wgha").join(format!("{instance}.sock"));
+    let default = places::default_socket(instance);
     let socket = table(sink, root, &schema::CONTROL)
         .and_then(|section| section.text(sink, "socket", "an absolute path", values::socket_path));
     socket.map_or(default, |at| at.value)

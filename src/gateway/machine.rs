@@ -2,6 +2,7 @@
 //! design §6.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -254,7 +255,7 @@ impl Effects for Machine {
         self.announce_at = Some(Instant::now() + ANNOUNCE_AGAIN);
     }
 
-    async fn reconfigure(&mut self, setup: Box<Setup>) {
+    async fn reconfigure(&mut self, setup: Arc<Setup>) {
         let floating_ips = setup.config.floating_ips.clone();
         for gone in self.floating_ips.iter().filter(|ip| !floating_ips.contains(ip)) {
             if let Err(e) = address::release(&self.netlink, gone).await {

@@ -4,6 +4,7 @@
 //! Effects hang on entering and leaving master. A new term is never collapsed into the last one:
 //! master of term 5 becomes master of term 7 by leaving 5 and entering 7, with `Left` between.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -65,7 +66,7 @@ pub trait Effects: Send {
     async fn reassert(&mut self);
 
     /// Takes up a new config. The role stays.
-    async fn reconfigure(&mut self, setup: Box<Setup>);
+    async fn reconfigure(&mut self, setup: Arc<Setup>);
 
     /// The process ends: waits at most `bound` for what still runs beside (PostDown).
     async fn finish(&mut self, bound: Duration);
@@ -96,7 +97,7 @@ pub enum Order {
     /// Another master yielded: announce again.
     Reassert,
     /// A new config.
-    Reconfigure(Box<Setup>),
+    Reconfigure(Arc<Setup>),
     /// The daemon ends: leave, then answer.
     Finish(oneshot::Sender<()>),
 }

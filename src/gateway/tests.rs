@@ -61,7 +61,7 @@ impl Effects for Fake {
         self.note("reassert");
     }
 
-    async fn reconfigure(&mut self, _: Box<Setup>) {
+    async fn reconfigure(&mut self, _: Arc<Setup>) {
         self.note("reconfigure");
     }
 

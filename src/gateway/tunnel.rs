@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use tracing::{error, warn};
+use wgha_proto::WireguardKind;
 
 use super::ledger::Ledger;
 use super::scripts::{self, Lines};
@@ -12,7 +13,7 @@ use crate::config::{BackendChoice, FloatingIp, Wireguard};
 use crate::net::source::{self, SourcePlan};
 use crate::net::{NetError, Netlink};
 use crate::wireguard::conf::WgConf;
-use crate::wireguard::{self, Backend, WgError, port};
+use crate::wireguard::{self, Backend, Source, WgError, port};
 
 /// A session lives this long without a new handshake (WireGuard's REJECT_AFTER_TIME).
 const SESSION_LIFE: Duration = Duration::from_secs(180);
@@ -84,7 +85,8 @@ impl Tunnel {
             warn!("{interface}: cannot reserve UDP port {listen_port}: {e}");
         }
         let record = ledger.update(|applied| {
-            if reserved.is_ok() && !applied.reserved_ports.contains(&listen_port) {
+            // What somebody else reserved stays reserved when we go.
+            if matches!(reserved, Ok(true)) && !applied.reserved_ports.contains(&listen_port) {
                 applied.reserved_ports.push(listen_port);
             }
         });
@@ -123,7 +125,11 @@ impl Tunnel {
 
     /// Whether another program has the listen port while the device is down.
     pub fn check_port(&self) -> Result<(), String> {
-        let source = self.entry.source.iter().copied().collect();
+        // The kernel's WireGuard listens on every address, gotatun on the source's.
+        let source = match self.backend.as_ref().map(|b| b.kind()) {
+            Some(WireguardKind::Embedded) => self.entry.source.iter().copied().collect(),
+            _ => Source::default(),
+        };
         match port::is_free(self.conf.listen_port, source) {
             Ok(true) => Ok(()),
             Ok(false) => Err(WgError::PortTaken(self.conf.listen_port).to_string()),

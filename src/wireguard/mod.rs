@@ -37,7 +37,7 @@ pub const EMBEDDED_PEERS: usize = 1_000;
 ///
 /// Every call ends within a bounded time. Scripts (`PreUp` and the like) are the caller's.
 #[async_trait]
-pub trait Backend: Send {
+pub trait Backend: Send + Sync {
     /// Which implementation this is.
     fn kind(&self) -> wgha_proto::WireguardKind;
 

@@ -11,15 +11,53 @@ use super::Source;
 const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 
 /// Adds the port to `net.ipv4.ip_local_reserved_ports`, keeping what others put there: the default
-/// port 51820 lies in the range that any socket may be given. Does nothing if it is there.
+/// port 51820 lies in the range that any socket may be given. False if it was there.
 ///
 /// # Errors
 /// The file cannot be read or written.
-pub fn reserve(port: u16) -> io::Result<()> {
+pub fn reserve(port: u16) -> io::Result<bool> {
     let before = fs::read_to_string(RESERVED)?;
     match with_reserved(before.trim(), port) {
-        Some(after) => fs::write(RESERVED, after),
+        Some(after) => fs::write(RESERVED, after).map(|()| true),
+        None => Ok(false),
+    }
+}
+
+/// Takes a port that [`reserve`] added off the list; other entries stay.
+///
+/// # Errors
+/// The file cannot be read or written.
+pub fn unreserve(port: u16) -> io::Result<()> {
+    let before = fs::read_to_string(RESERVED)?;
+    match without_reserved(before.trim(), port) {
+        // The kernel takes a lone newline for an empty list, and no bytes at all for no change.
+        Some(after) => fs::write(RESERVED, after + "\n"),
         None => Ok(()),
+    }
+}
+
+/// The list without the port; `None` if it does not hold it. The kernel joins neighbours into
+/// ranges, so a range may have to be cut.
+fn without_reserved(list: &str, port: u16) -> Option<String> {
+    let mut kept = Vec::new();
+    let mut found = false;
+    for item in list.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+        let Some(range) = range(item).filter(|range| range.contains(&port)) else {
+            kept.push(item.to_owned());
+            continue;
+        };
+        found = true;
+        let below = port.checked_sub(1).map(|last| *range.start()..=last);
+        let above = port.checked_add(1).map(|first| first..=*range.end());
+        kept.extend([below, above].into_iter().flatten().filter(|r| !r.is_empty()).map(shown));
+    }
+    found.then(|| kept.join(","))
+}
+
+fn shown(range: RangeInclusive<u16>) -> String {
+    match range.start() == range.end() {
+        true => range.start().to_string(),
+        false => format!("{}-{}", range.start(), range.end()),
     }
 }
 
