@@ -184,8 +184,9 @@ impl View {
 /// How good a candidate is: compared in this order, the greater is the better one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Standing {
-    /// Listened since its start: a node that just came up may not know yet who is master.
-    pub(crate) listened: bool,
+    /// Past `init` for a detection time: one that just came up may not know yet who is master, and
+    /// must not race those who do.
+    pub(crate) settled: bool,
     pub(crate) healthy: bool,
     pub(crate) priority: u8,
     /// The name that sorts first wins a tie.

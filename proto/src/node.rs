@@ -77,6 +77,8 @@ pub struct Node {
     expected: Time,
     /// Start, or the last wake from a sleep: nothing heard before it is counted against anyone.
     awake_since: Time,
+    /// When I left `init`.
+    listened_at: Option<Time>,
     next_heartbeat: Time,
     wall_offset: i64,
 
@@ -218,6 +220,7 @@ impl Node {
             now,
             expected: now,
             awake_since: now,
+            listened_at: None,
             next_heartbeat: now,
             wall_offset: 0,
             state: State::Init,

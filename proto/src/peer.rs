@@ -167,7 +167,7 @@ impl Peer {
     pub(crate) fn standing(&self) -> Option<Standing> {
         let (said, _) = self.said.as_ref()?;
         Some(Standing {
-            listened: said.role != Role::Init,
+            settled: said.flags.settled,
             healthy: said.flags.healthy,
             priority: said.priority,
             name: Reverse(self.config.name.clone()),

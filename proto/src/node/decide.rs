@@ -144,8 +144,15 @@ impl Node {
         let long_enough = self.now >= self.awake_since + self.config.detection();
         let known = self.config.witness || self.ability != Ability::Unknown;
         if known && (long_enough || self.all_heard()) {
+            self.listened_at = Some(self.now);
             self.step(Input::Listened, Reason::Listened);
         }
+    }
+
+    /// Whether my start, or my last wake from a sleep, is long enough ago for me to know the cluster.
+    pub(super) fn is_settled(&self) -> bool {
+        let since = self.listened_at.map(|at| at.max(self.awake_since));
+        since.is_some_and(|since| self.now >= since + self.config.detection())
     }
 
     /// Every gateway is heard now, timely, and since I woke.
@@ -247,7 +254,7 @@ impl Node {
     /// How many better candidates are alive.
     fn rank(&self) -> u32 {
         let mine = Standing {
-            listened: true,
+            settled: self.is_settled(),
             healthy: self.health.ok,
             priority: self.config.priority,
             name: Reverse(self.config.name.clone()),

@@ -159,6 +159,7 @@ impl Node {
             maintenance: self.maintenance,
             ready: self.is_ready(),
             leaving: self.state.is_leaving() || self.stopping.is_some(),
+            settled: self.is_settled(),
         }
     }
 

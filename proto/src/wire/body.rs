@@ -101,6 +101,8 @@ pub(crate) struct Flags {
     pub(crate) ready: bool,
     /// Claims the role still, but is about to give it up: effects are being taken off.
     pub(crate) leaving: bool,
+    /// Past `init` for at least its detection time, so its word about the cluster has weight.
+    pub(crate) settled: bool,
 }
 
 /// Whoever shows the secret whose hash a session announced ends that session.
@@ -371,6 +373,7 @@ impl Flags {
             | u8::from(self.maintenance) << 1
             | u8::from(self.ready) << 2
             | u8::from(self.leaving) << 3
+            | u8::from(self.settled) << 4
     }
 
     /// Bits that are not known are ignored: a newer version says more.
@@ -380,6 +383,7 @@ impl Flags {
             maintenance: byte & 2 != 0,
             ready: byte & 4 != 0,
             leaving: byte & 8 != 0,
+            settled: byte & 16 != 0,
         }
     }
 }
