@@ -190,7 +190,7 @@ fn links_are_made_changed_and_deleted_once() {
             assert!(!nl.set_up("br9", true).await.unwrap());
             let link = nl.existing_link("br9").await.unwrap();
             assert_eq!((link.kind.as_deref(), link.mtu, link.up), (Some("bridge"), 1420, true));
-            assert!(nl.links().await.unwrap().iter().any(|other| *other == link));
+            assert!(nl.links().await.unwrap().contains(&link));
             assert!(nl.set_up("br9", false).await.unwrap());
             assert!(nl.delete_link("br9").await.unwrap());
             assert!(!nl.delete_link("br9").await.unwrap());

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::Command;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{geteuid, gettid};
@@ -76,6 +77,17 @@ impl Ns {
         self.ip(&format!("link add {name} type veth peer name {peer_name} netns {}", peer.tid));
         self.ip(&format!("link set {name} up"));
         peer.ip(&format!("link set {peer_name} up"));
+        self.await_up(name);
+        peer.await_up(peer_name);
+    }
+
+    /// The kernel may take a second to open the queue of a fresh link; until then packets are lost.
+    fn await_up(&self, name: &str) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !self.ip(&format!("link show {name}")).contains("state UP") {
+            assert!(Instant::now() < deadline, "{name} does not come up");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// An address without duplicate address detection.

@@ -18,6 +18,9 @@ const VIP: [&str; 2] = ["10.0.0.10", "fd00::10"];
 const NEAR: [&str; 2] = ["10.0.0.1", "fd00::1"];
 const FAR: [&str; 2] = ["198.51.100.1", "2001:db8:99::1"];
 
+/// Waited for what should arrive.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// A gateway, a router with the world behind it, and a host behind the gateway.
 struct Lab {
     gateway: Ns,
@@ -119,7 +122,7 @@ fn listen(address: &str) -> UdpSocket {
         socket.set_only_v6(true).unwrap();
     }
     socket.bind(&address.into()).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket.into()
 }
 
@@ -250,7 +253,7 @@ impl Lab {
             assert_eq!(self.sends(&self.host, 4000, FAR[family]), from);
             let any = ["0.0.0.0", "::"][family];
             let ear = self.router.run(move || UdpSocket::bind((any, PORT)).unwrap());
-            ear.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+            ear.set_read_timeout(Some(PATIENCE)).unwrap();
             let to = SocketAddr::new(FAR[family].parse().unwrap(), PORT);
             self.host
                 .run(move || UdpSocket::bind((any, 4000)).unwrap().send_to(b"hello", to).unwrap());
@@ -272,7 +275,7 @@ fn what_comes_to_the_floating_ip_is_received_under_strict_filters() {
         for family in 0..2 {
             let any = ["0.0.0.0", "::"][family];
             let ear = lab.gateway.run(move || UdpSocket::bind((any, PORT)).unwrap());
-            ear.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+            ear.set_read_timeout(Some(PATIENCE)).unwrap();
             for from in [NEAR[family], FAR[family]] {
                 let to = SocketAddr::new(VIP[family].parse().unwrap(), PORT);
                 lab.router.run(move || {
