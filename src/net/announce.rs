@@ -7,7 +7,7 @@
 //! +--------+--------+-----+----+----+--+--+---+--------+--------+--------+--------+
 //! |ff:ff.. |my MAC  |0806 |0001|0800|06|04|op |my MAC  |VIP     |target  |VIP     |
 //! +--------+--------+-----+----+----+--+--+---+--------+--------+--------+--------+
-//!   request: op 1, target 00:00..;  reply: op 2, target ff:ff..
+//!   request: op 1, target 00:00..;  reply: op 2, target my MAC (RFC 5944 §4.6)
 //! ```
 //!
 //! IPv6: an unsolicited neighbour advertisement to ff02::1 with the override flag and the target
@@ -131,7 +131,8 @@ enum ArpForm {
 fn arp(mac: [u8; 6], ip: Ipv4Addr, form: ArpForm) -> Vec<u8> {
     let (operation, target): (u8, [u8; 6]) = match form {
         ArpForm::Request => (1, [0; 6]),
-        ArpForm::Reply => (2, BROADCAST),
+        // Linux believes a gratuitous reply at once only if both hardware addresses agree.
+        ArpForm::Reply => (2, mac),
     };
     let mut frame = Vec::with_capacity(42);
     frame.extend(BROADCAST);

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
+use netlink_packet_core::{DefaultNla, Nla};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, CacheInfo,
@@ -298,6 +299,7 @@ pub(super) fn rule(message: RuleMessage) -> Option<Rule> {
             // "None", which the kernel always reports.
             RuleAttribute::SuppressPrefixLen(u32::MAX)
             | RuleAttribute::SuppressIfGroup(u32::MAX) => {}
+            RuleAttribute::Other(other) if is_whole_port(&other) => {}
             _ => rule.other_selectors = true,
         }
     }
@@ -309,6 +311,18 @@ pub(super) fn rule(message: RuleMessage) -> Option<Rule> {
     Some(rule)
 }
 
+/// `FRA_SPORT_MASK` with all bits, which Linux 6.15 and later report with a single port.
+fn is_whole_port(attribute: &DefaultNla) -> bool {
+    let mut value = [0; 2];
+    if attribute.kind() != FRA_SPORT_MASK || attribute.value_len() != value.len() {
+        return false;
+    }
+    attribute.emit_value(&mut value);
+    value == [0xff; 2]
+}
+
+/// Not known to the packet crate yet.
+const FRA_SPORT_MASK: u16 = 28;
 /// `FIB_RULE_INVERT`: the rule matches what its selectors do not.
 const INVERT: u32 = 2;
 

@@ -20,6 +20,7 @@ use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use netlink_packet_route::rule::RuleMessage;
 use netlink_sys::AsyncSocket;
 use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use super::NetError;
 use super::convert;
@@ -312,7 +313,7 @@ impl Netlink {
     /// Adds a policy rule. `false`: the same one is there already.
     ///
     /// # Errors
-    /// The kernel refused (`EAFNOSUPPORT`: it has no IPv6) or did not answer.
+    /// The kernel refused or did not answer.
     pub async fn add_rule(&self, rule: &Rule) -> Result<bool, NetError> {
         let request = RouteNetlinkMessage::NewRule(convert::rule_message(rule));
         let what = format!("add rule {} of {:?}", rule.priority, rule.family);
@@ -424,6 +425,12 @@ fn unless(nothing: &[Errno], result: Result<(), NetError>) -> Result<bool, NetEr
         Err(e) if is(&e, nothing) => Ok(false),
         Err(e) => Err(e),
     }
+}
+
+/// Whether this kernel has IPv6 at all (`ipv6.disable=1`: no). In doubt it has.
+pub(super) fn has_ipv6() -> bool {
+    let socket = socket(AddressFamily::Inet6, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None);
+    !matches!(socket, Err(Errno::EAFNOSUPPORT))
 }
 
 /// Routes that differ in nothing that a lookup would notice.

@@ -26,7 +26,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::netlink::{MAIN_TABLE, route_key, same_route};
+use super::netlink::{MAIN_TABLE, has_ipv6, route_key, same_route};
 use super::{Action, Family, NetError, Netlink, Route, Rule};
 
 /// The routing protocol number of all that wgha sets (`ip rule show protocol 151`).
@@ -41,8 +41,6 @@ pub const fn table_of(port: u16) -> u32 {
 const UDP: u8 = 17;
 /// How often what was found wrong is put right before giving up.
 const TRIES: usize = 3;
-const EAFNOSUPPORT: i32 = nix::errno::Errno::EAFNOSUPPORT as i32;
-const EOPNOTSUPP: i32 = nix::errno::Errno::EOPNOTSUPP as i32;
 
 /// Where WireGuard's packets shall leave from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +58,12 @@ impl SourcePlan {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.v4.is_none() && self.v6.is_none()
+    }
+
+    /// What there is to guard: a kernel without IPv6 cannot send it.
+    fn families(&self) -> impl Iterator<Item = Family> {
+        let ipv6 = self.v6.is_some() || has_ipv6();
+        Family::ALL.into_iter().filter(move |family| ipv6 || *family == Family::V4)
     }
 
     fn source(&self, family: Family) -> Option<(IpAddr, &str)> {
@@ -91,10 +95,10 @@ pub async fn guard(netlink: &Netlink, plan: &SourcePlan) -> Result<bool, NetErro
         return Ok(false);
     }
     let mut changed = false;
-    for family in Family::ALL {
+    for family in plan.families() {
         let last = last_rule(family, plan.port);
         if !netlink.rules(family).await?.iter().any(|rule| rule.same_effect(&last)) {
-            changed |= add_rule(netlink, plan, &last).await?;
+            changed |= netlink.add_rule(&last).await?;
         }
     }
     Ok(changed)
@@ -136,7 +140,7 @@ pub async fn verify(
     extent: Extent,
 ) -> Result<Vec<String>, NetError> {
     let mut found = Vec::new();
-    for family in Family::ALL {
+    for family in plan.families() {
         let steps = difference(netlink, plan, family, extent).await?;
         found.extend(steps.iter().map(ToString::to_string));
     }
@@ -146,12 +150,12 @@ pub async fn verify(
 async fn bring(netlink: &Netlink, plan: &SourcePlan, extent: Extent) -> Result<bool, NetError> {
     let mut changed = false;
     let mut first_error = None;
-    for family in Family::ALL {
+    for family in plan.families() {
         match bring_family(netlink, plan, family, extent).await {
             Ok(did) => changed |= did,
             Err(e @ (NetError::NoAddress { .. } | NetError::NoInterface(_))) => {
-                bring_family(netlink, plan, family, Extent::Guarded).await?;
-                first_error.get_or_insert(e);
+                let guarded = bring_family(netlink, plan, family, Extent::Guarded).await;
+                first_error.get_or_insert(guarded.err().unwrap_or(e));
             }
             Err(e) => {
                 first_error.get_or_insert(e);
@@ -175,7 +179,7 @@ async fn bring_family(
         }
         let mut effect = false;
         for step in &steps {
-            effect |= take(netlink, plan, step).await?;
+            effect |= take(netlink, step).await?;
         }
         if !effect {
             return Ok(changed);
@@ -212,25 +216,12 @@ impl fmt::Display for Step {
     }
 }
 
-async fn take(netlink: &Netlink, plan: &SourcePlan, step: &Step) -> Result<bool, NetError> {
+async fn take(netlink: &Netlink, step: &Step) -> Result<bool, NetError> {
     match step {
-        Step::AddRule(rule) => add_rule(netlink, plan, rule).await,
+        Step::AddRule(rule) => netlink.add_rule(rule).await,
         Step::RemoveRule(rule) => netlink.remove_rule(rule).await,
         Step::PutRoute(route) => netlink.put_route(route).await.map(|()| true),
         Step::RemoveRoute(route) => netlink.remove_route(route).await,
-    }
-}
-
-/// A kernel without IPv6 cannot send IPv6: there is nothing to guard.
-async fn add_rule(netlink: &Netlink, plan: &SourcePlan, rule: &Rule) -> Result<bool, NetError> {
-    match netlink.add_rule(rule).await {
-        Err(e)
-            if matches!(e.errno(), Some(EAFNOSUPPORT | EOPNOTSUPP))
-                && plan.source(rule.family).is_none() =>
-        {
-            Ok(false)
-        }
-        other => other,
     }
 }
 
