@@ -161,6 +161,14 @@ mod tests {
         assert_eq!(ask(b"get=1\n\n").await, "errno=19\n\n");
         assert_eq!(ask(b"get=2\n\n").await, "errno=22\n\n");
         assert_eq!(ask(b"").await, "errno=22\n\n");
-        assert_eq!(ask(&vec![b'x'; 2 << 20][..]).await, "errno=22\n\n");
+    }
+
+    #[tokio::test]
+    async fn a_request_without_end_is_cut_off() {
+        let (mut mine, theirs) = UnixStream::pair().unwrap();
+        let server = tokio::spawn(answer(theirs, None));
+        let sent = tokio::io::copy(&mut tokio::io::repeat(b'x'), &mut mine).await;
+        assert_eq!(sent.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        server.await.unwrap().unwrap();
     }
 }
