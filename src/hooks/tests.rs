@@ -323,10 +323,8 @@ impl std::io::Write for Log {
 async fn output_is_logged_line_by_line_and_bounded() {
     let log = Log::default();
     let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
+    let subscriber =
+        tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
     let _default = tracing::subscriber::set_default(subscriber);
     let lab = Lab::new();
     let hook = lab.hook("hook", "echo to out; echo to err >&2; yes | head -n 500", LONG);
