@@ -15,14 +15,14 @@ use super::*;
 use crate::events::{EventLog, Phases};
 
 /// A daemon with a control socket and nothing behind it.
-struct Daemon {
+pub(crate) struct Daemon {
     dir: TempDir,
-    events: EventLog,
+    pub(crate) events: EventLog,
     runtime: Option<tokio::runtime::Runtime>,
 }
 
 impl Daemon {
-    fn start() -> Daemon {
+    pub(crate) fn start() -> Daemon {
         let dir = tempfile::tempdir().unwrap();
         let events = EventLog::open(dir.path());
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -44,7 +44,7 @@ impl Daemon {
         Daemon { dir, events, runtime: Some(runtime) }
     }
 
-    fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("run/wgha.sock")
     }
 
@@ -87,7 +87,7 @@ fn answer(log: &EventLog, request: Request) -> Reply {
     }
 }
 
-fn event(term: u64) -> Event {
+pub(crate) fn event(term: u64) -> Event {
     Event {
         at: "2026-11-22T00:30:00.123Z".into(),
         from: "backup".into(),
