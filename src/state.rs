@@ -1,10 +1,11 @@
 //! The state directory: the few facts that survive a restart, in small files written atomically.
 //!
 //! A file that cannot be understood is named in the log, kept aside as `NAME.corrupt` and replaced
-//! by its default. Every write may wait for the disk: call them off the protocol loop.
+//! by its default. Every write may wait for the disk: the protocol loop uses a [`StateWriter`].
 
 #[cfg(test)]
 pub(crate) mod tests;
+mod writer;
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -15,6 +16,8 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use wgha_proto::Term;
+
+pub use writer::StateWriter;
 
 /// Largest state file that is read, in bytes.
 const MAX_FILE: u64 = 1 << 20;
@@ -86,6 +89,8 @@ pub enum StateError {
 }
 
 /// A state directory, locked for this process while this value lives.
+///
+/// Threads may share it as long as each file has one writer.
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,

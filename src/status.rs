@@ -5,8 +5,10 @@ mod table;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use wgha_proto::PeerSnapshot;
 
 pub use table::table;
 
@@ -111,6 +113,41 @@ pub struct Node {
     pub config_match: Option<bool>,
     /// Its paths.
     pub paths: Vec<Path>,
+}
+
+impl Node {
+    /// A peer as the protocol sees it; `addresses` are those of its paths, in order.
+    #[must_use]
+    pub fn from_peer(peer: &PeerSnapshot, addresses: &[String]) -> Node {
+        let alive = |index| peer.paths_alive.get(index).copied().unwrap_or(false);
+        let path = |(index, address): (usize, &String)| Path {
+            address: address.clone(),
+            alive: alive(index),
+        };
+        let age = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        Node {
+            name: peer.name.clone(),
+            witness: peer.witness,
+            role: peer.role.map(|role| role.word().to_owned()),
+            term: peer.term,
+            priority: peer.priority,
+            alive: peer.alive,
+            last_heard_ms: peer.last_heard.map(age),
+            rtt_ms: peer.rtt.map(|rtt| thousandths(rtt.as_secs_f64() * 1e3)),
+            loss: peer.last_heard.map(|_| thousandths(peer.loss)),
+            clock_offset_ms: peer.clock_offset_ns.map(|ns| thousandths(ns as f64 / 1e6)),
+            healthy: peer.healthy,
+            maintenance: peer.maintenance,
+            ready: peer.ready,
+            config_match: peer.config_match,
+            paths: addresses.iter().enumerate().map(path).collect(),
+        }
+    }
+}
+
+/// Three decimals are more than any of these figures is worth.
+fn thousandths(value: f64) -> f64 {
+    (value * 1e3).round() / 1e3
 }
 
 /// One path to a node.

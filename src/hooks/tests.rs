@@ -323,10 +323,8 @@ impl std::io::Write for Log {
 async fn output_is_logged_line_by_line_and_bounded() {
     let log = Log::default();
     let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
+    let subscriber =
+        tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
     let _default = tracing::subscriber::set_default(subscriber);
     let lab = Lab::new();
     let hook = lab.hook("hook", "echo to out; echo to err >&2; yes | head -n 500", LONG);
@@ -340,4 +338,17 @@ async fn output_is_logged_line_by_line_and_bounded() {
     assert!(lines[1].contains(r#"on="backup""#), "{}", lines[1]);
     assert_eq!(lines.iter().filter(|l| l.contains("hook: y ")).count(), 198);
     assert!(text.contains("dropped=302"), "{text}");
+}
+
+#[tokio::test]
+async fn the_example_hook_knows_every_state() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/examples/notify.sh");
+    let runner = HookRunner::spawn(context(), vec![hook(&path, LONG)]);
+    for state in [HookState::Master, HookState::Backup, HookState::Fault] {
+        runner.set(level(state, 1));
+        assert!(done(&runner, state, 1).await.ok, "{state:?}");
+    }
+    let stopped = runner.done();
+    runner.stop(level(HookState::Stop, 1)).await;
+    assert!(stopped.borrow().as_ref().is_some_and(|d| d.ok && d.state == HookState::Stop));
 }

@@ -1,3 +1,6 @@
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use super::*;
 
 fn applied() -> Applied {
@@ -148,4 +151,46 @@ fn a_full_disk_is_an_error_and_the_old_value_stays() {
     disk.empty();
     dir.set_highest_term(43).unwrap();
     assert_eq!(dir.highest_term(), 43);
+}
+
+#[test]
+fn the_writer_keeps_the_latest_of_a_storm() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = Arc::new(StateDir::open(tmp.path()).unwrap());
+    let writer = StateWriter::start(Arc::clone(&dir)).unwrap();
+    for term in 1..=100_000 {
+        writer.highest_term(term);
+        writer.maintenance(term % 2 == 1);
+    }
+    drop(writer);
+    assert_eq!((dir.highest_term(), dir.maintenance()), (100_000, false));
+}
+
+#[test]
+fn the_writer_does_not_wait_to_be_dropped() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = Arc::new(StateDir::open(tmp.path()).unwrap());
+    let writer = StateWriter::start(Arc::clone(&dir)).unwrap();
+    writer.highest_term(7);
+    let begun = Instant::now();
+    while dir.highest_term() != 7 {
+        assert!(begun.elapsed() < Duration::from_secs(10));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn what_a_full_disk_refused_is_written_when_it_can_be() {
+    let disk = SmallDisk::mount();
+    let dir = Arc::new(StateDir::open(disk.0.path()).unwrap());
+    disk.fill();
+    let writer = StateWriter::start(Arc::clone(&dir)).unwrap();
+    writer.highest_term(7);
+    // Long enough for the attempt to fail.
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(dir.highest_term(), 0);
+    disk.empty();
+    writer.maintenance(true);
+    drop(writer);
+    assert_eq!((dir.highest_term(), dir.maintenance()), (7, true));
 }

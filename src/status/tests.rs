@@ -234,3 +234,33 @@ fn nothing_is_wider_than_80_columns_and_nothing_moves_the_cursor() {
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     assert!(text.chars().all(|c| c == '\n' || !c.is_control()));
 }
+
+#[test]
+fn a_peer_is_shown_as_the_protocol_sees_it() {
+    let peer = PeerSnapshot {
+        name: "gw2".into(),
+        witness: false,
+        role: Some(wgha_proto::Role::Backup),
+        term: 6,
+        priority: Some(100),
+        alive: true,
+        last_heard: Some(Duration::from_micros(112_900)),
+        rtt: Some(Duration::from_nanos(421_777)),
+        loss: 1.0 / 64.0,
+        clock_offset_ns: Some(-2_600_449),
+        healthy: true,
+        maintenance: false,
+        ready: true,
+        config_match: Some(true),
+        wireguard: wgha_proto::WireguardKind::Kernel,
+        paths_alive: vec![true],
+    };
+    let node = Node::from_peer(&peer, &["10.0.2.10:5112".into(), "[2001:db8::2]:5112".into()]);
+    assert_eq!((node.role.as_deref(), node.last_heard_ms), (Some("backup"), Some(112)));
+    assert_eq!((node.rtt_ms, node.loss), (Some(0.422), Some(0.016)));
+    assert_eq!(node.clock_offset_ms, Some(-2.6));
+    let alive: Vec<bool> = node.paths.iter().map(|p| p.alive).collect();
+    assert_eq!(alive, [true, false], "a path that the protocol does not know is not alive");
+    let silent = PeerSnapshot { last_heard: None, ..peer };
+    assert_eq!(Node::from_peer(&silent, &[]).loss, None, "nothing was sent to us to be lost");
+}
