@@ -79,38 +79,30 @@ fn line(text: &mut String, line: &str) {
     let _ = writeln!(text, "  {line}");
 }
 
-/// The longest time from the master's last sign of life until the last of the candidates acts.
+/// The longest time from the loss of the master until the last of the candidates acts.
 fn failover(config: &Config) -> String {
-    let Cluster { heartbeat, misses, rank_wait } = Cluster::of(config);
-    let detection = heartbeat * misses;
-    let worst = detection + rank_wait + heartbeat;
-    let [heartbeat_text, detection, rank_wait, worst] =
-        [heartbeat, detection, rank_wait, worst].map(format_duration);
-    format!(
-        "Worst case until another gateway takes over: {worst} and one round trip\n  \
-         {detection} = {misses} heartbeats of {heartbeat_text} missed\n  \
-         + {rank_wait} = wait of the last candidate behind better ones (longer if the round trip \
-         is longer than a sixth of a heartbeat)\n  \
-         + {heartbeat_text} = at most one heartbeat, between two of which the master was lost\n  \
-         + one round trip\n"
-    )
-}
-
-/// What the worst case follows from.
-struct Cluster {
-    heartbeat: Duration,
-    misses: u32,
-    rank_wait: Duration,
-}
-
-impl Cluster {
-    fn of(config: &Config) -> Cluster {
-        let heartbeat = config.cluster.heartbeat;
-        // One gateway is the master that was lost, one is the best candidate, of rank 0.
-        let worst_rank = u32::try_from(config.gateways().count().saturating_sub(2)).unwrap_or(0);
-        let rank_wait = heartbeat / 4 * worst_rank;
-        Cluster { heartbeat, misses: u32::from(config.cluster.misses), rank_wait }
+    let heartbeat = config.cluster.heartbeat;
+    // One gateway is the master that was lost, one is the best candidate, of rank 0.
+    let worst_rank = u32::try_from(config.gateways().count().saturating_sub(2)).unwrap_or(0);
+    let rank_wait = heartbeat / 4 * worst_rank;
+    let worst = format_duration(config.detection() + rank_wait + heartbeat);
+    let mut text =
+        format!("Worst case until another gateway takes over: {worst} and one round trip\n");
+    let mut part =
+        |time: Duration, why: &str| line(&mut text, &format!("{}  {why}", format_duration(time)));
+    let (misses, each) = (config.cluster.misses, format_duration(heartbeat));
+    part(config.detection(), &format!("{misses} heartbeats of {each} missed"));
+    if worst_rank > 0 {
+        part(
+            rank_wait,
+            &format!(
+                "wait of the gateway of rank {worst_rank}, if the better ones are lost too \
+                 (more if a round trip is longer than a sixth of a heartbeat)"
+            ),
+        );
     }
+    part(heartbeat, "at most one heartbeat: the master was lost between two of them");
+    text
 }
 
 /// What packet filters on and between the machines must let pass.
