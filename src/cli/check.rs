@@ -2,13 +2,15 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use humantime::format_duration;
 
 use super::{Global, exit, print};
-use crate::config::{Config, Findings, Machine, Node, System, examine};
+use crate::config::{BackendChoice, Config, Findings, Machine, Node, System, examine};
+use crate::wireguard;
 
 /// Reads everything that the config names; errors go to standard error.
 pub(super) fn run(global: &Global) -> anyhow::Result<ExitCode> {
@@ -19,13 +21,51 @@ pub(super) fn run(global: &Global) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(exit::FAILED));
         }
     };
-    let found = examine(&config, &System);
+    let mut found = examine(&config, &System);
+    if !config.node().witness && !config.wireguard.is_empty() {
+        backends(&config, &mut found)?;
+    }
     print(&report(&config, global.node.as_deref(), &System, &found))?;
     for error in &found.errors {
         print_errors(&format!("error: {error}"));
     }
     let code = if found.errors.is_empty() { exit::DONE } else { exit::FAILED };
     Ok(ExitCode::from(code))
+}
+
+/// Whether this machine has the WireGuard that each `[[wireguard]]` asks for.
+fn backends(config: &Config, found: &mut Findings) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let kernel = runtime.block_on(wireguard::kernel_available());
+    let tun = Path::new("/dev/net/tun").exists();
+    for wireguard in &config.wireguard {
+        if let Err(why) = backend(wireguard.backend, kernel, tun) {
+            found.errors.push(format!("{}: {why}", wireguard.interface));
+        } else if wireguard.backend == BackendChoice::Auto && !kernel {
+            found.warnings.push(format!(
+                "{}: this kernel has no WireGuard, so wgha's own serves up to {} peers; the other \
+                 gateway must use the same",
+                wireguard.interface,
+                wireguard::EMBEDDED_PEERS,
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn backend(choice: BackendChoice, kernel: bool, tun: bool) -> Result<(), &'static str> {
+    match choice {
+        BackendChoice::Kernel if !kernel => {
+            Err("backend \"kernel\": this kernel has no WireGuard (module wireguard)")
+        }
+        BackendChoice::Embedded if !tun => {
+            Err("backend \"embedded\": there is no /dev/net/tun (module tun)")
+        }
+        BackendChoice::Auto if !kernel && !tun => {
+            Err("neither the kernel's WireGuard (module wireguard) nor /dev/net/tun (module tun)")
+        }
+        _ => Ok(()),
+    }
 }
 
 fn print_errors(text: &str) {

@@ -105,6 +105,9 @@ impl File {
             sink.whole("[[node]]", "missing; expected one for each node of the cluster");
         }
         rules::nodes(sink, &nodes);
+        if let Some(cluster) = &cluster {
+            rules::node_tags(sink, &nodes, |name| wgha_proto::node_tag(&cluster.name, name));
+        }
         let nodes_complete = sink.errors.len() == before;
 
         let floating = tables(sink, root, &schema::FLOATING_IP, floating_ip);

@@ -486,6 +486,26 @@ fn an_empty_file_says_what_is_missing() {
     );
 }
 
+/// Real tags have 64 bits, and nobody has found two names with one; here they have one letter.
+#[test]
+fn names_with_one_tag() {
+    let node = |name: &str| Node {
+        name: name.to_owned(),
+        addresses: Vec::new(),
+        priority: 100,
+        witness: false,
+    };
+    let named = [("a1", 5), ("b1", 8), ("a2", 11)];
+    let nodes = named.map(|(name, line)| section::At { line, value: node(name) });
+    let mut sink = section::Sink::new("");
+    rules::node_tags(&mut sink, &nodes, |name| name.chars().next());
+    let errors: Vec<String> = sink.errors.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        errors,
+        [r#"11: [[node]] name: "a2" cannot be told from "a1" on the wire; rename one"#]
+    );
+}
+
 #[test]
 fn witnesses_only() {
     let text = "[cluster]\nname = \"a\"\nkey_file = \"/k\"\n[[node]]\nname = \"w\"\n\
