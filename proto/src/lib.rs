@@ -4,7 +4,20 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod election;
+mod freshness;
+mod handover;
+mod keys;
+mod node;
+mod peer;
+mod refusal;
+mod seal;
 mod time;
+mod wire;
 
 pub use api::*;
+pub use keys::{KeyFileError, Keyring};
+pub use node::{Destination, Node};
+pub use refusal::Refusal;
 pub use time::Time;
+pub use wire::{MAX_DATAGRAM, MAX_PATHS, Tag, cluster_tag, node_tag};

@@ -1,0 +1,424 @@
+//! The node: what the parts of the protocol make together.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use ring::digest;
+use zeroize::Zeroizing;
+
+use crate::api::{
+    Ability, Boot, Command, Event, Evidence, Health, NodeConfig, PathIndex, Reason, Refused, Report,
+    RoleLevel, Snapshot, Term,
+};
+use crate::election::{Input, State};
+use crate::handover::Outgoing;
+use crate::keys::Keyring;
+use crate::peer::Peer;
+use crate::refusal::{Counts, Refusal};
+use crate::time::Time;
+use crate::wire::body::Echo;
+use crate::wire::{Tag, cluster_tag, node_tag};
+
+mod command;
+mod decide;
+mod receive;
+mod send;
+mod snapshot;
+mod transfer;
+
+/// Events that nobody fetched. The oldest go first when there are more.
+const EVENTS_LEN: usize = 256;
+
+/// Where a datagram goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Destination {
+    /// To a peer, on one of its paths.
+    Peer {
+        /// Index in [`NodeConfig::peers`] of the config in force.
+        peer: usize,
+        /// Index of the path.
+        path: PathIndex,
+    },
+    /// Back to where the datagram that was just handled came from, from the address it came to.
+    Sender,
+}
+
+/// One member of a cluster, without its sockets and its clock.
+///
+/// # Calling contract
+///
+/// - `handle_*`, [`reconfigure`](Node::reconfigure) and `new` take what happened and when. Give one
+///   input, then drain [`poll_transmit`](Node::poll_transmit) and [`poll_event`](Node::poll_event)
+///   until they return `None`, then read [`level`](Node::level), [`wants_evidence`](Node::wants_evidence)
+///   and [`poll_timeout`](Node::poll_timeout), and call [`handle_timeout`](Node::handle_timeout)
+///   when that time has come, whatever else happens.
+/// - `level` is valid the moment that `handle_*` returns. Effects follow it, events do not carry it.
+/// - Datagrams are made when they are polled, so poll them when they can be sent. What is not
+///   drained is merged into the next message; an answer to the [`Destination::Sender`] is lost
+///   with the next `handle_*`.
+/// - Spurious calls are harmless: `handle_timeout` before its time does nothing but look; a report
+///   about another term, or the same again, changes nothing.
+/// - A `now` that lies before one already seen is taken for that one.
+/// - Every `handle_*` first looks how late it is: a master that was not called for longer than the
+///   detection time beyond `poll_timeout` stops being master before it looks at its input.
+pub struct Node {
+    config: NodeConfig,
+    keys: Keyring,
+    cluster_tag: Tag,
+    tag: Tag,
+    session: [u8; 16],
+    /// Shown by whoever ends this session; only its hash leaves the process.
+    #[expect(dead_code, reason = "the guard process of a later issue shows it")]
+    obituary_secret: Zeroizing<[u8; 32]>,
+    obituary_hash: [u8; 32],
+
+    now: Time,
+    /// When I asked to be called, at the end of the last input.
+    expected: Time,
+    /// Start, or the last wake from a sleep: nothing heard before it is counted against anyone.
+    awake_since: Time,
+    next_heartbeat: Time,
+    wall_offset: i64,
+
+    state: State,
+    level: RoleLevel,
+    since: Time,
+    /// The term that I hold or held last.
+    term: Term,
+    highest: Term,
+    /// When I became master last.
+    won_at: Time,
+
+    peers: Vec<Peer>,
+    vacancy: Vacancy,
+    /// Since when I could take over, if I could.
+    eligible_since: Option<Time>,
+    held_back: Option<&'static str>,
+
+    ability: Ability,
+    health: Health,
+    /// When my checks began to fail.
+    unhealthy_since: Option<Time>,
+    evidence: Evidence,
+    maintenance: bool,
+    failure: Failure,
+    duplicate: Duplicate,
+    stopping: Option<Stopping>,
+
+    outgoing: Option<Outgoing>,
+    next_handover_id: u32,
+    /// The peer that may hand over to me by an operator's wish, said in its request.
+    incoming: Option<Incoming>,
+    /// Preemption would undo an operator's handover from this session of this node.
+    no_preempt: Option<(String, [u8; 16])>,
+    backoff: Backoff,
+    release: Option<Releasing>,
+    releases: u32,
+    /// The term that I gave up because another master stays, and when.
+    yielded: Option<(Term, Time)>,
+
+    answer: Option<Answer>,
+    events: VecDeque<Event>,
+    refusals: Counts,
+}
+
+/// Since when and why there is no master.
+#[derive(Clone, Debug)]
+struct Vacancy {
+    since: Time,
+    reason: Reason,
+    /// A successor that is not me was named; it has until then.
+    reserved_until: Time,
+}
+
+/// The hold-off after being master failed.
+#[derive(Clone, Debug, Default)]
+struct Failure {
+    /// Not able again before this time, and why.
+    hold: Option<(Time, String)>,
+    /// What the next failure costs; doubles.
+    next: Duration,
+}
+
+/// Notices that another live process has my name.
+#[derive(Clone, Copy, Debug, Default)]
+struct Duplicate {
+    first: Option<Time>,
+    last: Time,
+    fault: bool,
+}
+
+/// [`Command::Stop`] is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stopping {
+    /// Handing over, leaving, releasing.
+    UnderWay,
+    /// Goodbye is said; nothing follows.
+    Done,
+}
+
+/// A handover to me was asked for.
+#[derive(Clone, Debug)]
+struct Incoming {
+    peer: usize,
+    session: [u8; 16],
+    manual: bool,
+}
+
+/// How long not to try a handover of my own accord again.
+#[derive(Clone, Copy, Debug, Default)]
+struct Backoff {
+    until: Time,
+    next: Duration,
+}
+
+/// A release that is being said.
+#[derive(Clone, Copy, Debug)]
+struct Releasing {
+    term: Term,
+    successor: Tag,
+    sequence: u32,
+    until: Time,
+    repeat_at: Time,
+    repeats: u32,
+}
+
+/// What is due to a session that is not established.
+#[derive(Clone, Copy, Debug)]
+struct Answer {
+    peer: usize,
+    path: u8,
+    echo: Echo,
+    duplicate: bool,
+}
+
+impl Node {
+    /// A node that starts to listen now.
+    #[must_use]
+    pub fn new(config: NodeConfig, keys: Keyring, boot: Boot, now: Time) -> Node {
+        let hash = digest::digest(&digest::SHA256, &boot.obituary_secret);
+        let mut obituary_hash = [0; 32];
+        obituary_hash.copy_from_slice(hash.as_ref());
+        let level = RoleLevel {
+            role: State::Init.role(),
+            term: boot.highest_term,
+            reason: Reason::Started,
+            master: None,
+        };
+        let cluster = config.cluster.clone();
+        let peers = config.peers.iter().map(|peer| Peer::new(&cluster, peer.clone(), now)).collect();
+        let mut node = Node {
+            cluster_tag: cluster_tag(&cluster),
+            tag: node_tag(&cluster, &config.name),
+            config,
+            keys,
+            session: boot.session,
+            obituary_secret: Zeroizing::new(boot.obituary_secret),
+            obituary_hash,
+            now,
+            expected: now,
+            awake_since: now,
+            next_heartbeat: now,
+            wall_offset: 0,
+            state: State::Init,
+            level,
+            since: now,
+            term: 0,
+            highest: boot.highest_term,
+            won_at: now,
+            peers,
+            vacancy: Vacancy { since: now, reason: Reason::NoMaster, reserved_until: now },
+            eligible_since: None,
+            held_back: None,
+            ability: Ability::Unknown,
+            health: Health { ok: true, last_pass_began: None },
+            unhealthy_since: None,
+            evidence: Evidence::NoSource,
+            maintenance: boot.maintenance,
+            failure: Failure::default(),
+            duplicate: Duplicate::default(),
+            stopping: None,
+            outgoing: None,
+            next_handover_id: 1,
+            incoming: None,
+            no_preempt: None,
+            backoff: Backoff::default(),
+            release: None,
+            releases: 0,
+            yielded: None,
+            answer: None,
+            events: VecDeque::new(),
+            refusals: Counts::default(),
+        };
+        node.finish();
+        node
+    }
+
+    /// Takes another config and other keys into force, by difference: the role stays, and peers
+    /// that are in both keep what is known of them. The node's and the cluster's name must be the same.
+    pub fn reconfigure(&mut self, now: Time, config: NodeConfig, keys: Keyring) {
+        self.begin(now);
+        let mut old: Vec<Option<Peer>> = self.peers.drain(..).map(Some).collect();
+        let outgoing_to = self.outgoing.as_ref().and_then(|o| self.config.peers.get(o.to)).cloned();
+        let incoming_from =
+            self.incoming.as_ref().and_then(|i| self.config.peers.get(i.peer)).cloned();
+        for wanted in &config.peers {
+            let known = old.iter_mut().find(|p| p.as_ref().is_some_and(|p| p.config.name == wanted.name));
+            let mut peer = known
+                .and_then(Option::take)
+                .unwrap_or_else(|| Peer::new(&config.cluster, wanted.clone(), self.now));
+            peer.config = wanted.clone();
+            // Made anew with the keys now in force.
+            (peer.tx, peer.rx) = (None, None);
+            // Paths that are gone carry nothing more.
+            if peer.pending != 0 {
+                peer.queue();
+            }
+            self.peers.push(peer);
+        }
+        let place = |name: &str| config.peers.iter().position(|peer| peer.name == name);
+        if let Some(gone) = outgoing_to {
+            match (place(&gone.name), self.outgoing.as_mut()) {
+                (Some(index), Some(outgoing)) => outgoing.to = index,
+                _ => self.abort_to(gone.name, "it is no longer in the config"),
+            }
+        }
+        self.incoming = match (incoming_from.and_then(|peer| place(&peer.name)), self.incoming.take()) {
+            (Some(index), Some(incoming)) => Some(Incoming { peer: index, ..incoming }),
+            _ => None,
+        };
+        self.answer = None;
+        self.config = config;
+        self.keys = keys;
+        self.next_heartbeat = self.next_heartbeat.min(self.now + self.config.interval);
+        self.finish();
+    }
+
+    /// Takes a datagram, opening it in place. Where it came from does not matter.
+    ///
+    /// # Errors
+    /// Why it was refused; it changed nothing then, except that an unknown session may get an answer.
+    pub fn handle_datagram(&mut self, now: Time, bytes: &mut [u8]) -> Result<(), Refusal> {
+        self.begin(now);
+        let result = self.receive(bytes);
+        if let Err(refusal) = result {
+            self.refusals.add(refusal);
+        }
+        self.finish();
+        result
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.begin(now);
+        self.finish();
+    }
+
+    /// Takes word from the reconciler of the machine.
+    pub fn handle_report(&mut self, now: Time, report: Report) {
+        self.begin(now);
+        match report {
+            Report::Entered(_) => {}
+            Report::Left(term) => self.left(term),
+            Report::Failed(term, why) => self.failed(term, why),
+            Report::Ability(ability) => {
+                if self.ability != ability {
+                    self.ability = ability;
+                    self.queue_all();
+                }
+            }
+        }
+        self.finish();
+    }
+
+    /// Takes the outcome of the health checks.
+    pub fn handle_health(&mut self, now: Time, health: Health) {
+        self.begin(now);
+        if self.health.ok != health.ok {
+            self.unhealthy_since = (!health.ok).then_some(self.now);
+            self.queue_all();
+        }
+        self.health = health;
+        self.finish();
+    }
+
+    /// Takes outside evidence.
+    pub fn handle_evidence(&mut self, now: Time, evidence: Evidence) {
+        self.begin(now);
+        self.evidence = evidence;
+        self.finish();
+    }
+
+    /// Obeys an operator, or says why not.
+    ///
+    /// # Errors
+    /// What is known to stand against it now. What turns out later comes as an [`Event::Handover`].
+    pub fn handle_command(&mut self, now: Time, command: Command) -> Result<(), Refused> {
+        self.begin(now);
+        let result = self.command(command);
+        self.finish();
+        result
+    }
+
+    /// Tells the wall clock that stamps handshakes: its nanoseconds since 1970 minus `Time`'s.
+    pub fn set_wall_offset(&mut self, nanos: i64) {
+        self.wall_offset = nanos;
+    }
+
+    /// The next thing that happened, oldest first.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When `handle_timeout` is wanted at the latest. There always is such a time: the next
+    /// heartbeat.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Time {
+        self.expected
+    }
+
+    /// What effects follow.
+    #[must_use]
+    pub fn level(&self) -> &RoleLevel {
+        &self.level
+    }
+
+    /// Whether outside evidence should be looked for: from the first heartbeat on that a master,
+    /// or a gateway that may be it, missed.
+    #[must_use]
+    pub fn wants_evidence(&self) -> bool {
+        self.evidence_wanted_at().is_some_and(|at| at <= self.now)
+    }
+
+    /// A picture of everything, for status.
+    #[must_use]
+    pub fn snapshot(&self, now: Time) -> Snapshot {
+        self.picture(now.max(self.now))
+    }
+
+    /// What comes before every input: time, and what a sleep undoes (design §5.8).
+    fn begin(&mut self, now: Time) {
+        self.now = self.now.max(now);
+        self.answer = None;
+        let late = self.now.since(self.expected);
+        let bound = if self.state == State::Serving { self.config.detection() } else { self.config.interval };
+        if late > bound {
+            self.awake_since = self.now;
+            self.step(Input::Leave, Reason::Slept(late));
+        }
+    }
+
+    /// What comes after every input.
+    fn finish(&mut self) {
+        self.decide();
+        self.heartbeat();
+        self.expected = self.next_wake();
+    }
+
+    fn event(&mut self, event: Event) {
+        if self.events.len() >= EVENTS_LEN {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
+    }
+}

@@ -1,0 +1,338 @@
+//! From bytes to what they change. Cheap checks first, state changes last.
+
+use std::time::Duration;
+
+use ring::digest;
+
+use super::{Answer, Node, Vacancy};
+use crate::api::{Event, Reason, Role};
+use crate::election::State;
+use crate::freshness::EchoOf;
+use crate::peer::Claim;
+use crate::refusal::Refusal;
+use crate::seal::SealKeys;
+use crate::time::Time;
+use crate::wire::body::{Body, Echo, Obituary};
+use crate::wire::{HEADER_LEN, Header, MAGIC, MAX_DATAGRAM, MAX_PATHS, TAG_LEN, VERSION};
+
+impl Node {
+    pub(super) fn receive(&mut self, bytes: &mut [u8]) -> Result<(), Refusal> {
+        let header = self.check_header(bytes)?;
+        let index =
+            self.peers.iter().position(|p| p.tag == header.sender).ok_or(Refusal::Sender)?;
+        let body = self.open(index, &header, bytes)?;
+        if let Some(obituary) = body.obituary {
+            self.read_obituary(&obituary);
+        }
+        let sent = self.echo_of(index, body.echo)?;
+        if self.peers.get(index).is_some_and(|peer| peer.is_established(&header.session)) {
+            self.from_known(index, &header, body, sent);
+            return Ok(());
+        }
+        self.from_stranger(index, &header, body, sent)
+    }
+
+    /// What can be refused without any arithmetic.
+    fn check_header(&self, bytes: &[u8]) -> Result<Header, Refusal> {
+        if !(HEADER_LEN + TAG_LEN..=MAX_DATAGRAM).contains(&bytes.len()) {
+            return Err(Refusal::Length);
+        }
+        if !bytes.starts_with(&MAGIC) {
+            return Err(Refusal::Magic);
+        }
+        if bytes.get(4) != Some(&VERSION) {
+            return Err(Refusal::Version);
+        }
+        let header = Header::decode(bytes).ok_or(Refusal::Length)?;
+        if header.cluster != self.cluster_tag {
+            return Err(Refusal::Cluster);
+        }
+        // Before the receiver: what comes back to me is addressed to someone else.
+        if header.sender == self.tag {
+            return Err(Refusal::Reflection);
+        }
+        if header.receiver != self.tag {
+            return Err(Refusal::Receiver);
+        }
+        Ok(header)
+    }
+
+    /// Opens the datagram, checks that it was not seen before, and reads its body. Changes nothing
+    /// but the cache of keys, and that only for what is authentic.
+    fn open(&mut self, index: usize, header: &Header, bytes: &mut [u8]) -> Result<Body, Refusal> {
+        let vote = self.config.witness;
+        let peer = self.peers.get_mut(index).ok_or(Refusal::Sender)?;
+        if header.path >= MAX_PATHS {
+            return Err(Refusal::Path);
+        }
+        let prk = self.keys.find(header.key, vote || peer.config.witness).ok_or(Refusal::Key)?;
+        if peer.ended.contains(&header.session) {
+            return Err(Refusal::Ended);
+        }
+        let cached = peer.rx.as_ref().filter(|(k, s, _)| *k == header.key && *s == header.session);
+        let (plain, fresh) = if let Some((_, _, keys)) = cached {
+            (keys.open(bytes)?, None)
+        } else {
+            let (cluster, me) = (&self.config.cluster, &self.config.name);
+            let keys = SealKeys::derive(prk, cluster, &header.session, &peer.config.name, me);
+            (keys.open(bytes)?, Some(keys))
+        };
+        if let Some(session) = peer.session.as_ref().filter(|s| s.id == header.session) {
+            if !session.is_new(header.path, header.counter) {
+                return Err(Refusal::Replayed);
+            }
+            if let Some(keys) = fresh {
+                peer.rx = Some((header.key, header.session, keys));
+            }
+        }
+        Body::decode(plain).ok_or(Refusal::Malformed)
+    }
+
+    /// When I sent what this echoes, if that is timely.
+    fn echo_of(&self, index: usize, echo: Option<Echo>) -> Result<Option<(Time, Duration)>, Refusal> {
+        let Some(echo) = echo.filter(|echo| echo.session == self.session) else {
+            return Ok(None);
+        };
+        let peer = self.peers.get(index).ok_or(Refusal::Sender)?;
+        match peer.log.echo_of(echo.number, self.now, self.config.detection()) {
+            EchoOf::Recent(sent) => Ok(Some((sent, Duration::from_micros(u64::from(echo.age_us))))),
+            EchoOf::Stale => Ok(None),
+            EchoOf::NeverSent => Err(Refusal::NeverSent),
+        }
+    }
+
+    /// A session that is not established: it gets an answer, and takes the place of the
+    /// established one only when it is live and that is not.
+    fn from_stranger(
+        &mut self,
+        index: usize,
+        header: &Header,
+        body: Body,
+        sent: Option<(Time, Duration)>,
+    ) -> Result<(), Refusal> {
+        let (now, interval) = (self.now, self.config.interval);
+        let peer = self.peers.get_mut(index).ok_or(Refusal::Sender)?;
+        let theirs = peer.said.as_ref().map(|(said, _)| micros_of(said.interval_us));
+        let patience = interval.max(theirs.unwrap_or_default()) * 2;
+        let occupied = peer.session.is_some()
+            && peer.last_timely.is_some_and(|last| now.since(last.max(self.awake_since)) < patience);
+        if sent.is_some() && !occupied {
+            let was_master = peer.claim.is_some();
+            peer.establish(header.session);
+            // It hears from me at once, so it can establish me as quickly.
+            peer.queue();
+            if was_master {
+                let name = peer.config.name.clone();
+                self.vacate(Reason::MasterRestarted(name), now);
+            }
+            self.from_known(index, header, body, sent);
+            return Ok(());
+        }
+        if peer.answered_at.is_none_or(|at| now.since(at) >= interval) {
+            peer.answered_at = Some(now);
+            let echo = Echo { session: header.session, number: body.number, age_us: 0 };
+            self.answer = Some(Answer { peer: index, path: header.path, echo, duplicate: occupied });
+        }
+        Err(Refusal::UnknownSession)
+    }
+
+    /// A datagram of the established session, new and authentic.
+    fn from_known(
+        &mut self,
+        index: usize,
+        header: &Header,
+        body: Body,
+        sent: Option<(Time, Duration)>,
+    ) {
+        let (now, wall) = (self.now, self.wall(self.now));
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        let Some(session) = peer.session.as_mut() else { return };
+        session.mark(header.path, header.counter);
+        let newest = session.advance(body.number, now);
+        peer.last_heard = Some(now);
+        let Some((sent_at, age)) = sent else {
+            if newest {
+                self.take_late(index, &body);
+            }
+            return;
+        };
+        peer.last_timely = Some(now);
+        if let Some(at) = peer.path_timely.get_mut(usize::from(header.path)) {
+            *at = Some(now);
+        }
+        if newest {
+            let rtt = now.since(sent_at).saturating_sub(age);
+            peer.rtt = Some(peer.rtt.map_or(rtt, |old| (old * 7 + rtt) / 8));
+            let half = i64::try_from(rtt.as_nanos() / 2).unwrap_or(i64::MAX);
+            let offset = body.wall_ns.saturating_add(half).saturating_sub(wall);
+            peer.clock.add(rtt, offset);
+        }
+        self.note_alive(index, true);
+        if newest {
+            self.take(index, body);
+        }
+    }
+
+    /// What an authentic message says that came late: a term, a yield, a release; no more.
+    fn take_late(&mut self, index: usize, body: &Body) {
+        self.note_term(body.term.max(body.highest_term));
+        self.take_yield(index, body);
+        self.take_release(index, body);
+    }
+
+    /// All that a timely message says.
+    fn take(&mut self, index: usize, body: Body) {
+        if body.duplicate_name {
+            self.note_duplicate();
+        }
+        self.note_term(body.term.max(body.highest_term));
+        self.take_echo_of_release(index, &body);
+        self.take_yield(index, &body);
+        self.take_release(index, &body);
+        self.take_claim(index, &body);
+        self.take_handover(index, &body);
+        self.note_maintenance(index, body.flags.maintenance);
+        let goodbye = body.goodbye;
+        let now = self.now;
+        if let Some(peer) = self.peers.get_mut(index) {
+            peer.said = Some((body, now));
+        }
+        if goodbye {
+            self.end_session(index, Reason::MasterReleased);
+        }
+        self.conflict(index);
+    }
+
+    /// The claim of a master, or the end of one.
+    fn take_claim(&mut self, index: usize, body: &Body) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        if peer.config.witness {
+            return;
+        }
+        let had = peer.claim.is_some();
+        if body.role != Role::Master {
+            peer.claim = None;
+            if had {
+                let name = peer.config.name.clone();
+                self.vacate(Reason::MasterReleased(name), now);
+            }
+            return;
+        }
+        // A term that it released itself is not claimed again.
+        if body.term <= peer.released {
+            return;
+        }
+        let interval = micros_of(body.interval_us);
+        let detection = interval * u32::from(body.misses);
+        peer.claim = Some(Claim { term: body.term, last: now, interval, detection });
+        // A master of an older term that is silent is history now.
+        for (other, peer) in self.peers.iter_mut().enumerate() {
+            if other != index && !peer.alive && peer.claim.is_some_and(|c| c.term < body.term) {
+                peer.claim = None;
+            }
+        }
+        self.take_success(index, body.term);
+    }
+
+    /// Nobody is master any more, unless another claim stands.
+    pub(super) fn vacate(&mut self, reason: Reason, reserved_until: Time) {
+        if !self.state.claims() {
+            self.vacancy = Vacancy { since: self.now, reason, reserved_until };
+        }
+    }
+
+    /// The session of a peer is over for ever.
+    fn end_session(&mut self, index: usize, reason: fn(String) -> Reason) {
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        let was_master = peer.claim.is_some();
+        peer.end_session();
+        let name = peer.config.name.clone();
+        if was_master {
+            self.vacate(reason(name), self.now);
+        }
+        self.note_alive(index, false);
+    }
+
+    /// Whoever knows the secret may end the session: it does not matter who says it.
+    fn read_obituary(&mut self, obituary: &Obituary) {
+        let Some(index) = self.peers.iter().position(|p| p.tag == obituary.node) else { return };
+        let hash = digest::digest(&digest::SHA256, &obituary.secret);
+        let valid = self.peers.get(index).is_some_and(|peer| {
+            peer.is_established(&obituary.session)
+                && peer.said.as_ref().is_some_and(|(said, _)| said.obituary_hash == hash.as_ref())
+        });
+        if valid {
+            self.end_session(index, Reason::MasterObituary);
+        }
+    }
+
+    pub(super) fn note_term(&mut self, term: u64) {
+        if term > self.highest {
+            self.highest = term;
+            self.event(Event::HighestTerm(term));
+        }
+    }
+
+    /// Someone established lives under my name.
+    fn note_duplicate(&mut self) {
+        let now = self.now;
+        self.duplicate.last = now;
+        let first = *self.duplicate.first.get_or_insert(now);
+        if now.since(first) >= self.config.detection() {
+            self.duplicate.fault = true;
+        }
+    }
+
+    pub(super) fn note_alive(&mut self, index: usize, alive: bool) {
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        if peer.alive == alive {
+            return;
+        }
+        peer.alive = alive;
+        if !alive {
+            peer.lost_since = peer.last_timely.unwrap_or(self.now);
+            peer.better_since = None;
+        }
+        let name = peer.config.name.clone();
+        self.event(Event::Peer { name, alive });
+    }
+
+    fn note_maintenance(&mut self, index: usize, on: bool) {
+        let Some(peer) = self.peers.get(index) else { return };
+        let was = peer.said.as_ref().is_some_and(|(said, _)| said.flags.maintenance);
+        let name = &peer.config.name;
+        if was && !on && self.no_preempt.as_ref().is_some_and(|(from, _)| from == name) {
+            self.no_preempt = None;
+        }
+    }
+
+    /// Two masters that hear each other (design §5.5). Only timely claims are compared: one whose
+    /// echoes are stale comes from a node that does not hear me, and must not displace me.
+    fn conflict(&mut self, index: usize) {
+        if self.state != State::Serving {
+            return;
+        }
+        let Some(peer) = self.peers.get(index) else { return };
+        let (Some(claim), Some((said, _))) = (peer.claim, peer.said.as_ref()) else { return };
+        if said.flags.leaving {
+            return;
+        }
+        let theirs = (said.has_evidence(), claim.term, said.priority, &peer.config.name);
+        let mine = (
+            self.has_evidence_since(peer.lost_since),
+            self.term,
+            self.config.priority,
+            &self.config.name,
+        );
+        if theirs > mine {
+            let name = peer.config.name.clone();
+            self.yield_to(name);
+        }
+    }
+}
+
+/// An interval as the wire has it.
+pub(super) fn micros_of(us: u32) -> Duration {
+    Duration::from_micros(u64::from(us))
+}

@@ -1,0 +1,222 @@
+//! Heartbeats: when they go, and what they say.
+
+use crate::api::{Ability, Evidence, PathIndex, Role};
+use crate::election::State;
+use crate::handover::Step;
+use crate::peer::{Peer, millis};
+use crate::seal::SealKeys;
+use crate::time::Time;
+use crate::wire::body::{Body, EvidenceKind, Flags, Handover, Hears, Release};
+use crate::wire::{Header, MAX_PATHS};
+
+use super::{Answer, Destination, Node, Stopping};
+
+impl Node {
+    /// The next datagram to send, made now. `out` is cleared and filled.
+    pub fn poll_transmit(&mut self, now: Time, out: &mut Vec<u8>) -> Option<Destination> {
+        self.now = self.now.max(now);
+        if let Some(answer) = self.answer.take()
+            && self.build_answer(answer, out).is_some()
+        {
+            return Some(Destination::Sender);
+        }
+        loop {
+            let index = self.peers.iter().position(|peer| peer.pending != 0)?;
+            let peer = self.peers.get_mut(index)?;
+            let path = u8::try_from(peer.pending.trailing_zeros()).ok()?;
+            peer.pending &= peer.pending - 1;
+            // All paths carry one message.
+            let number = match peer.batch {
+                Some(number) => number,
+                None => *peer.batch.insert(peer.log.next(self.now)),
+            };
+            if self.release.is_some() {
+                peer.release_number.get_or_insert(number);
+            }
+            let body = self.body(index, number)?;
+            // Without a key for this peer there is nothing to say to it.
+            if self.build(index, path, &body, out).is_some() {
+                return Some(Destination::Peer { peer: index, path });
+            }
+        }
+    }
+
+    /// Queues a message on all paths to everyone: something changed.
+    pub(super) fn queue_all(&mut self) {
+        if self.stopping != Some(Stopping::Done) {
+            self.peers.iter_mut().for_each(Peer::queue);
+        }
+    }
+
+    pub(super) fn queue(&mut self, index: usize) {
+        if let Some(peer) = self.peers.get_mut(index) {
+            peer.queue();
+        }
+    }
+
+    /// Queues the regular heartbeat if it is due. The schedule is absolute: it does not drift, and
+    /// what a sleep missed is not made up for.
+    pub(super) fn heartbeat(&mut self) {
+        if self.now < self.next_heartbeat {
+            return;
+        }
+        self.queue_all();
+        let interval = self.config.interval;
+        self.next_heartbeat = self.next_heartbeat + interval;
+        if self.next_heartbeat <= self.now {
+            let behind = self.now.since(self.next_heartbeat).as_nanos();
+            let slots = behind / interval.as_nanos().max(1) + 1;
+            self.next_heartbeat =
+                self.next_heartbeat + interval * u32::try_from(slots).unwrap_or(u32::MAX);
+        }
+    }
+
+    /// Wall clock at `now`, nanoseconds since 1970.
+    pub(super) fn wall(&self, now: Time) -> i64 {
+        i64::try_from(now.as_nanos()).unwrap_or(i64::MAX).saturating_add(self.wall_offset)
+    }
+
+    fn build_answer(&mut self, answer: Answer, out: &mut Vec<u8>) -> Option<()> {
+        let now = self.now;
+        let number = self.peers.get_mut(answer.peer)?.log.next(now);
+        let mut body = self.body(answer.peer, number)?;
+        body.echo = Some(answer.echo);
+        body.duplicate_name = answer.duplicate;
+        self.build(answer.peer, answer.path, &body, out)
+    }
+
+    /// Seals `body` to a peer.
+    fn build(&mut self, index: usize, path: PathIndex, body: &Body, out: &mut Vec<u8>) -> Option<()> {
+        let key = self.keys.sending()?;
+        let peer = self.peers.get_mut(index)?;
+        let prk = self.keys.find(key, self.config.witness || peer.config.witness)?;
+        if peer.tx.as_ref().is_none_or(|(id, _)| *id != key) {
+            let (cluster, me) = (&self.config.cluster, &self.config.name);
+            let keys = SealKeys::derive(prk, cluster, &self.session, me, &peer.config.name);
+            peer.tx = Some((key, keys));
+        }
+        let counter = peer.counters.get_mut(usize::from(path))?;
+        *counter += 1;
+        let header = Header {
+            path,
+            key,
+            cluster: self.cluster_tag,
+            sender: self.tag,
+            receiver: peer.tag,
+            session: self.session,
+            counter: *counter,
+        };
+        out.clear();
+        header.encode(out);
+        body.encode(out);
+        peer.tx.as_ref()?.1.seal(out)
+    }
+
+    /// What I say to one peer now.
+    fn body(&self, index: usize, number: u64) -> Option<Body> {
+        let peer = self.peers.get(index)?;
+        let now = self.now;
+        let claims = self.state.claims();
+        let (evidence, evidence_age_ms) = self.evidence_for(peer);
+        Some(Body {
+            number,
+            echo: peer.echo(now),
+            role: if claims { Role::Master } else { self.state.role() },
+            term: if claims { self.term } else { 0 },
+            priority: self.config.priority,
+            flags: self.flags(),
+            interval_us: crate::peer::micros(self.config.interval),
+            misses: self.config.misses,
+            fingerprint: self.config.fingerprint,
+            wireguard: self.config.wireguard,
+            sent_ns: now.as_nanos(),
+            wall_ns: self.wall(now),
+            hears: self.hears(),
+            evidence,
+            evidence_age_ms,
+            obituary_hash: self.obituary_hash,
+            health_pass_ms: self.health.last_pass_began.map(|at| millis(now.since(at))),
+            highest_term: self.highest,
+            release: self.release.map(|r| Release {
+                term: r.term,
+                successor: r.successor,
+                remaining_ms: millis(r.until.since(now)),
+                sequence: r.sequence,
+            }),
+            handover: self.handover_step(index),
+            yielded: self.yielded.map(|(term, at)| (term, millis(now.since(at)))),
+            goodbye: self.stopping == Some(Stopping::Done),
+            duplicate_name: false,
+            obituary: None,
+            loss: peer.session.as_ref().and_then(crate::freshness::Session::lost),
+            paths_heard: self.paths_heard(peer),
+        })
+    }
+
+    fn flags(&self) -> Flags {
+        Flags {
+            healthy: self.health.ok,
+            maintenance: self.maintenance,
+            ready: self.is_ready(),
+            leaving: self.state.is_leaving() || self.stopping.is_some(),
+        }
+    }
+
+    /// Staged and able to take over, or serving.
+    pub(super) fn is_ready(&self) -> bool {
+        !self.config.witness
+            && self.stopping.is_none()
+            && match self.state {
+                State::Serving => true,
+                State::Standby => self.ability == Ability::Ready,
+                State::Init | State::Leaving | State::LeavingForFault | State::Faulty => false,
+            }
+    }
+
+    /// Evidence relative to the time since I last lost this peer.
+    fn evidence_for(&self, peer: &Peer) -> (EvidenceKind, u32) {
+        match self.evidence {
+            Evidence::NoSource => (EvidenceKind::NoSource, 0),
+            Evidence::Answered(at) if at > peer.lost_since => {
+                (EvidenceKind::Answered, millis(self.now.since(at)))
+            }
+            Evidence::Answered(at) => (EvidenceKind::Silent, millis(self.now.since(at))),
+            Evidence::Silent => (EvidenceKind::Silent, 0),
+        }
+    }
+
+    pub(super) fn has_evidence_since(&self, since: Time) -> bool {
+        matches!(self.evidence, Evidence::Answered(at) if at > since)
+    }
+
+    fn hears(&self) -> Option<Hears> {
+        if self.state.claims() {
+            return Some(Hears { node: self.tag, term: self.term, age_ms: 0 });
+        }
+        let (index, claim) = self.best_claim()?;
+        let node = self.peers.get(index)?.tag;
+        Some(Hears { node, term: claim.term, age_ms: millis(self.now.since(claim.last)) })
+    }
+
+    fn handover_step(&self, index: usize) -> Option<Handover> {
+        match self.outgoing.as_ref().filter(|o| o.to == index && o.step == Step::Asking) {
+            Some(o) => Some(Handover::Request {
+                term: o.term,
+                id: o.id,
+                force: o.force,
+                manual: o.cause.is_manual(),
+            }),
+            None => self.peers.get(index)?.reply,
+        }
+    }
+
+    fn paths_heard(&self, peer: &Peer) -> u8 {
+        let mut bits = 0;
+        for (path, at) in (0..MAX_PATHS).zip(peer.path_timely) {
+            if at.is_some_and(|at| self.now.since(at) < self.config.detection()) {
+                bits |= 1 << path;
+            }
+        }
+        bits
+    }
+}

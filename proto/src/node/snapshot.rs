@@ -1,0 +1,46 @@
+//! The picture for status.
+
+use super::Node;
+use crate::api::{PeerSnapshot, Snapshot, WireguardKind};
+use crate::peer::Peer;
+use crate::time::Time;
+
+impl Node {
+    pub(super) fn picture(&self, now: Time) -> Snapshot {
+        Snapshot {
+            level: self.level.clone(),
+            since: self.since,
+            healthy: self.health.ok,
+            maintenance: self.maintenance,
+            ready: self.is_ready(),
+            held_back: self.held_back.filter(|why| *why != "master"),
+            peers: self.peers.iter().map(|peer| self.picture_of(peer, now)).collect(),
+            refusals: self.refusals.list(),
+        }
+    }
+
+    fn picture_of(&self, peer: &Peer, now: Time) -> PeerSnapshot {
+        let said = peer.said.as_ref().map(|(said, _)| said);
+        let term = said.map_or(0, |said| if said.term > 0 { said.term } else { said.highest_term });
+        PeerSnapshot {
+            name: peer.config.name.clone(),
+            witness: peer.config.witness,
+            role: said.map(|said| said.role),
+            term,
+            priority: said.map(|said| said.priority),
+            alive: peer.alive,
+            last_heard: peer.last_heard.map(|at| now.since(at)),
+            rtt: peer.rtt,
+            loss: peer.session.as_ref().and_then(|s| s.lost()).map_or(0.0, |lost| f64::from(lost) / 64.0),
+            clock_offset_ns: peer.clock.offset_ns(),
+            healthy: said.is_some_and(|said| said.flags.healthy),
+            maintenance: said.is_some_and(|said| said.flags.maintenance),
+            ready: said.is_some_and(|said| said.flags.ready),
+            config_match: said.map(|said| said.fingerprint == self.config.fingerprint),
+            wireguard: said.map_or(WireguardKind::None, |said| said.wireguard),
+            paths_alive: (0..peer.config.paths.min(crate::wire::MAX_PATHS))
+                .map(|path| peer.alive && said.is_some_and(|said| said.paths_heard & (1 << path) != 0))
+                .collect(),
+        }
+    }
+}
