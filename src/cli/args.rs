@@ -36,6 +36,16 @@ pub struct Global {
 pub enum Command {
     /// Look for mistakes in the config and on this machine
     Check,
+    /// What the cluster does now
+    Status(StatusArgs),
+    /// Give the role of master to another gateway
+    Handover(HandoverArgs),
+    /// Keep this node from being master, until switched off again
+    Maintenance(MaintenanceArgs),
+    /// What happened, oldest first
+    Events(EventsArgs),
+    /// Have the daemon read its config again
+    Reload,
     /// Make the cluster's key file, or a witness's from it
     Keygen(KeygenArgs),
 }

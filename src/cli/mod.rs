@@ -9,6 +9,7 @@ use clap::Parser;
 
 mod args;
 mod check;
+pub mod client;
 mod keygen;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,8 @@ mod tests;
 pub use args::{
     Cli, Command, EventsArgs, Global, HandoverArgs, KeygenArgs, MaintenanceArgs, StatusArgs, Switch,
 };
+
+use crate::config;
 
 /// What the exit code of a command means.
 pub mod exit {
@@ -26,7 +29,7 @@ pub mod exit {
     /// The command line is wrong.
     pub const WRONG_USE: u8 = 2;
     /// No daemon answers.
-    pub const NO_DAEMON: u8 = 3;
+    pub const NO_DAEMON: u8 = super::client::NO_DAEMON;
 }
 
 /// Runs the command that the arguments name.
@@ -48,8 +51,16 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
+    let socket = || config::control_socket(&cli.global.config);
     match &cli.command {
         Command::Check => check::run(&cli.global),
+        Command::Status(args) => client::status(&socket(), args.json, args.watch),
+        Command::Handover(args) => client::handover(&socket(), args.to.as_deref(), args.force),
+        Command::Maintenance(args) => {
+            client::maintenance(&socket(), args.switch == Switch::On, args.force)
+        }
+        Command::Events(args) => client::events(&socket(), args.json, args.follow),
+        Command::Reload => client::reload(&socket()),
         Command::Keygen(args) => keygen::run(args),
     }
 }

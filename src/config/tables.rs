@@ -60,6 +60,14 @@ pub(super) fn config(
     }
 }
 
+/// The socket that `text` names if it does, else the default of `path`.
+pub(super) fn control_socket(text: &str, path: &Path) -> PathBuf {
+    let mut sink = Sink::new(text);
+    let (root, _) = DeTable::parse_recoverable(text);
+    let instance = instance(&mut sink, path);
+    control(&mut sink, root.get_ref(), &instance)
+}
+
 fn me(
     sink: &mut Sink<'_>,
     nodes: &[Node],
