@@ -145,7 +145,8 @@ impl Peer {
 
     /// Asks for a message on all paths.
     pub(crate) fn queue(&mut self) {
-        self.pending = u8::try_from((1_u16 << self.config.paths.min(MAX_PATHS)) - 1).unwrap_or(u8::MAX);
+        self.pending =
+            u8::try_from((1_u16 << self.config.paths.min(MAX_PATHS)) - 1).unwrap_or(u8::MAX);
         self.batch = None;
     }
 
@@ -158,9 +159,13 @@ impl Peer {
 
     /// A gateway that could become master, as far as it says itself.
     pub(crate) fn is_candidate(&self) -> bool {
-        self.alive && !self.config.witness && self.said.as_ref().is_some_and(|(body, _)| {
-            !matches!(body.role, Role::Fault | Role::Master) && !body.flags.maintenance && !body.flags.leaving
-        })
+        self.alive
+            && !self.config.witness
+            && self.said.as_ref().is_some_and(|(body, _)| {
+                !matches!(body.role, Role::Fault | Role::Master)
+                    && !body.flags.maintenance
+                    && !body.flags.leaving
+            })
     }
 
     /// How good a candidate it is.

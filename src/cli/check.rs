@@ -2,13 +2,15 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use humantime::format_duration;
 
 use super::{Global, exit, print};
-use crate::config::{Config, Findings, Machine, Node, System, examine};
+use crate::config::{BackendChoice, Config, Findings, Machine, Node, System, examine};
+use crate::wireguard;
 
 /// Reads everything that the config names; errors go to standard error.
 pub(super) fn run(global: &Global) -> anyhow::Result<ExitCode> {
@@ -19,13 +21,51 @@ pub(super) fn run(global: &Global) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(exit::FAILED));
         }
     };
-    let found = examine(&config, &System);
+    let mut found = examine(&config, &System);
+    if !config.node().witness && !config.wireguard.is_empty() {
+        backends(&config, &mut found)?;
+    }
     print(&report(&config, global.node.as_deref(), &System, &found))?;
     for error in &found.errors {
         print_errors(&format!("error: {error}"));
     }
     let code = if found.errors.is_empty() { exit::DONE } else { exit::FAILED };
     Ok(ExitCode::from(code))
+}
+
+/// Whether this machine has the WireGuard that each `[[wireguard]]` asks for.
+fn backends(config: &Config, found: &mut Findings) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let kernel = runtime.block_on(wireguard::kernel_available());
+    let tun = Path::new("/dev/net/tun").exists();
+    for wireguard in &config.wireguard {
+        if let Err(why) = backend(wireguard.backend, kernel, tun) {
+            found.errors.push(format!("{}: {why}", wireguard.interface));
+        } else if wireguard.backend == BackendChoice::Auto && !kernel {
+            found.warnings.push(format!(
+                "{}: this kernel has no WireGuard, so wgha's own serves up to {} peers; the other \
+                 gateway must use the same",
+                wireguard.interface,
+                wireguard::EMBEDDED_PEERS,
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn backend(choice: BackendChoice, kernel: bool, tun: bool) -> Result<(), &'static str> {
+    match choice {
+        BackendChoice::Kernel if !kernel => {
+            Err("backend \"kernel\": this kernel has no WireGuard (module wireguard)")
+        }
+        BackendChoice::Embedded if !tun => {
+            Err("backend \"embedded\": there is no /dev/net/tun (module tun)")
+        }
+        BackendChoice::Auto if !kernel && !tun => {
+            Err("neither the kernel's WireGuard (module wireguard) nor /dev/net/tun (module tun)")
+        }
+        _ => Ok(()),
+    }
 }
 
 fn print_errors(text: &str) {
@@ -79,38 +119,30 @@ fn line(text: &mut String, line: &str) {
     let _ = writeln!(text, "  {line}");
 }
 
-/// The longest time from the master's last sign of life until the last of the candidates acts.
+/// The longest time from the loss of the master until the last of the candidates acts.
 fn failover(config: &Config) -> String {
-    let Cluster { heartbeat, misses, rank_wait } = Cluster::of(config);
-    let detection = heartbeat * misses;
-    let worst = detection + rank_wait + heartbeat;
-    let [heartbeat_text, detection, rank_wait, worst] =
-        [heartbeat, detection, rank_wait, worst].map(format_duration);
-    format!(
-        "Worst case until another gateway takes over: {worst} and one round trip\n  \
-         {detection} = {misses} heartbeats of {heartbeat_text} missed\n  \
-         + {rank_wait} = wait of the last candidate behind better ones (longer if the round trip \
-         is longer than a sixth of a heartbeat)\n  \
-         + {heartbeat_text} = at most one heartbeat, between two of which the master was lost\n  \
-         + one round trip\n"
-    )
-}
-
-/// What the worst case follows from.
-struct Cluster {
-    heartbeat: Duration,
-    misses: u32,
-    rank_wait: Duration,
-}
-
-impl Cluster {
-    fn of(config: &Config) -> Cluster {
-        let heartbeat = config.cluster.heartbeat;
-        // One gateway is the master that was lost, one is the best candidate, of rank 0.
-        let worst_rank = u32::try_from(config.gateways().count().saturating_sub(2)).unwrap_or(0);
-        let rank_wait = heartbeat / 4 * worst_rank;
-        Cluster { heartbeat, misses: u32::from(config.cluster.misses), rank_wait }
+    let heartbeat = config.cluster.heartbeat;
+    // One gateway is the master that was lost, one is the best candidate, of rank 0.
+    let worst_rank = u32::try_from(config.gateways().count().saturating_sub(2)).unwrap_or(0);
+    let rank_wait = heartbeat / 4 * worst_rank;
+    let worst = format_duration(config.detection() + rank_wait + heartbeat);
+    let mut text =
+        format!("Worst case until another gateway takes over: {worst} and one round trip\n");
+    let mut part =
+        |time: Duration, why: &str| line(&mut text, &format!("{}  {why}", format_duration(time)));
+    let (misses, each) = (config.cluster.misses, format_duration(heartbeat));
+    part(config.detection(), &format!("{misses} heartbeats of {each} missed"));
+    if worst_rank > 0 {
+        part(
+            rank_wait,
+            &format!(
+                "wait of the gateway of rank {worst_rank}, if the better ones are lost too \
+                 (more if a round trip is longer than a sixth of a heartbeat)"
+            ),
+        );
     }
+    part(heartbeat, "at most one heartbeat: the master was lost between two of them");
+    text
 }
 
 /// What packet filters on and between the machines must let pass.

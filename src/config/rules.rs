@@ -35,6 +35,23 @@ pub(super) fn nodes(sink: &mut Sink<'_>, nodes: &[At<Node>]) {
     }
 }
 
+/// Names that would be one on the wire, which carries `tag` of each.
+pub(super) fn node_tags<T: Ord>(sink: &mut Sink<'_>, nodes: &[At<Node>], tag: impl Fn(&str) -> T) {
+    let mut tags: BTreeMap<T, &str> = BTreeMap::new();
+    for At { line, value: node } in nodes {
+        match tags.insert(tag(&node.name), &node.name) {
+            Some(other) if other != node.name => {
+                let message = format!(
+                    "{:?} cannot be told from {other:?} on the wire; rename one",
+                    node.name
+                );
+                sink.at(*line, "[[node]] name", message);
+            }
+            _ => {}
+        }
+    }
+}
+
 /// `[[floating_ip]]` against each other and against `[[node]]`.
 pub(super) fn floating_ips(sink: &mut Sink<'_>, floating: &[At<FloatingIp>], nodes: &[At<Node>]) {
     let mut seen: BTreeMap<IpAddr, usize> = BTreeMap::new();

@@ -60,6 +60,14 @@ pub(super) fn config(
     }
 }
 
+/// The socket that `text` names if it does, else the default of `path`.
+pub(super) fn control_socket(text: &str, path: &Path) -> PathBuf {
+    let mut sink = Sink::new(text);
+    let (root, _) = DeTable::parse_recoverable(text);
+    let instance = instance(&mut sink, path);
+    control(&mut sink, root.get_ref(), &instance)
+}
+
 fn me(
     sink: &mut Sink<'_>,
     nodes: &[Node],
@@ -105,6 +113,9 @@ impl File {
             sink.whole("[[node]]", "missing; expected one for each node of the cluster");
         }
         rules::nodes(sink, &nodes);
+        if let Some(cluster) = &cluster {
+            rules::node_tags(sink, &nodes, |name| wgha_proto::node_tag(&cluster.name, name));
+        }
         let nodes_complete = sink.errors.len() == before;
 
         let floating = tables(sink, root, &schema::FLOATING_IP, floating_ip);

@@ -486,6 +486,26 @@ fn an_empty_file_says_what_is_missing() {
     );
 }
 
+/// Real tags have 64 bits, and nobody has found two names with one; here they have one letter.
+#[test]
+fn names_with_one_tag() {
+    let node = |name: &str| Node {
+        name: name.to_owned(),
+        addresses: Vec::new(),
+        priority: 100,
+        witness: false,
+    };
+    let named = [("a1", 5), ("b1", 8), ("a2", 11)];
+    let nodes = named.map(|(name, line)| section::At { line, value: node(name) });
+    let mut sink = section::Sink::new("");
+    rules::node_tags(&mut sink, &nodes, |name| name.chars().next());
+    let errors: Vec<String> = sink.errors.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        errors,
+        [r#"11: [[node]] name: "a2" cannot be told from "a1" on the wire; rename one"#]
+    );
+}
+
 #[test]
 fn witnesses_only() {
     let text = "[cluster]\nname = \"a\"\nkey_file = \"/k\"\n[[node]]\nname = \"w\"\n\
@@ -719,4 +739,85 @@ fn files_are_read_within_bounds() {
     assert!(message.contains("longer than 1048576 bytes"), "{message}");
     std::fs::write(&path, PAIR).unwrap();
     assert_eq!(Config::load(&path, Some("gw2")).unwrap().node().name, "gw2");
+}
+
+const DOCUMENTATION: &str = include_str!("../../docs/configuration.md");
+
+/// (header, key, default) of every row of the documentation's tables.
+fn documented() -> Vec<(String, String, String)> {
+    let (mut rows, mut header) = (Vec::new(), "");
+    for line in DOCUMENTATION.lines() {
+        if let Some(rest) = line.strip_prefix("## `") {
+            header = rest.trim_end_matches('`');
+        } else if let Some(rest) = line.strip_prefix("| `") {
+            let (key, _) = rest.split_once('`').unwrap();
+            let default = line.split(" | ").nth(2).unwrap();
+            rows.push((header.to_owned(), key.to_owned(), default.to_owned()));
+        }
+    }
+    rows
+}
+
+/// The documentation and the schema name the same keys, in the same order.
+#[test]
+fn the_documentation_names_every_key() {
+    let found: Vec<_> = documented().into_iter().map(|(header, key, _)| (header, key)).collect();
+    let [cluster, node, rest @ ..] = TABLES;
+    let mut known = Vec::new();
+    for table in [cluster, node, &ADDRESS].into_iter().chain(rest) {
+        known.extend(table.keys.iter().map(|key| (table.header(), (*key).to_owned())));
+    }
+    assert_eq!(found, known);
+    let later = DOCUMENTATION.split("## Names of later versions").nth(1).unwrap();
+    let keys = TABLES.into_iter().flat_map(|table| table.later.iter());
+    for name in LATER_TABLES.iter().chain(keys) {
+        assert!(later.contains(name), "{name} is not documented as a later one");
+    }
+}
+
+/// What the documentation calls required is what the parser requires, and nothing else.
+#[test]
+fn the_documentation_says_what_is_required() {
+    for (header, key, default) in documented() {
+        let empty = match header.as_str() {
+            "[[node.addresses]]" => "[[node]]\naddresses = [{}]\n".to_owned(),
+            _ => format!("{header}\n"),
+        };
+        let errors = parse(&empty).unwrap_err().to_string();
+        let missing = errors.contains(&format!("{header} {key}: missing"));
+        assert_eq!(missing, default == "required", "{header} {key}\n{errors}");
+    }
+}
+
+/// Every example is accepted, as each of its nodes.
+#[test]
+fn the_examples_are_valid() {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/examples");
+    let bench = Bench { default_routes: vec!["eth0"], ..Bench::default() };
+    let mut files = 0;
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let names: Vec<String> = ["gw1", "gw2", "w1"]
+            .into_iter()
+            .filter(|name| text.contains(&format!("name = \"{name}\"")))
+            .map(str::to_owned)
+            .collect();
+        for name in &names {
+            let config = Config::parse(&text, &path, Some(name), &bench)
+                .unwrap_or_else(|errors| panic!("{errors}"));
+            assert_eq!(config.nodes.len(), names.len(), "{}", path.display());
+        }
+        files += 1;
+    }
+    assert_eq!(files, 6, "an example came or went: see docs/configuration.md");
+}
+
+#[test]
+fn the_socket_is_found_in_broken_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("site-a.toml");
+    assert_eq!(control_socket(&path), Path::new("/run/wgha/site-a.sock"));
+    std::fs::write(&path, "[cluster]\nname = = 1\n[control]\nsocket = \"/run/x.sock\"\n").unwrap();
+    assert_eq!(control_socket(&path), Path::new("/run/x.sock"));
 }

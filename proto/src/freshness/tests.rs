@@ -16,8 +16,8 @@ fn window_table() {
         (2, false),
         (66, true),
         (3, false),
-        (2, false),  // 64 behind: too old to tell
-        (4, true),   // 62 behind
+        (2, false), // 64 behind: too old to tell
+        (4, true),  // 62 behind
         (4, false),
         (65, true),
         (65, false),

@@ -295,16 +295,19 @@ impl Node {
         // Half an interval of patience, so that jitter does not set off probes.
         let patience = self.config.interval * 3 / 2;
         let missing = self.peers.iter().filter(|peer| !peer.config.witness);
-        let gateways = missing.map(|p| p.last_timely.unwrap_or(Time::ZERO).max(self.awake_since) + patience);
+        let gateways =
+            missing.map(|p| p.last_timely.unwrap_or(Time::ZERO).max(self.awake_since) + patience);
         match self.state {
             _ if self.config.witness => None,
             State::Serving => gateways.min(),
-            State::Init | State::Standby | State::Leaving | State::LeavingForFault | State::Faulty => {
-                match self.incumbent() {
-                    Some(master) => Some(master.last + master.interval * 3 / 2),
-                    None => gateways.min(),
-                }
-            }
+            State::Init
+            | State::Standby
+            | State::Leaving
+            | State::LeavingForFault
+            | State::Faulty => match self.incumbent() {
+                Some(master) => Some(master.last + master.interval * 3 / 2),
+                None => gateways.min(),
+            },
         }
     }
 

@@ -89,7 +89,11 @@ impl Node {
     }
 
     /// When I sent what this echoes, if that is timely.
-    fn echo_of(&self, index: usize, echo: Option<Echo>) -> Result<Option<(Time, Duration)>, Refusal> {
+    fn echo_of(
+        &self,
+        index: usize,
+        echo: Option<Echo>,
+    ) -> Result<Option<(Time, Duration)>, Refusal> {
         let Some(echo) = echo.filter(|echo| echo.session == self.session) else {
             return Ok(None);
         };
@@ -116,7 +120,9 @@ impl Node {
         let theirs = peer.said.as_ref().map(|(said, _)| micros_of(said.interval_us));
         let patience = interval.max(theirs.unwrap_or_default()) * 2;
         let occupied = peer.session.is_some()
-            && peer.last_timely.is_some_and(|last| now.since(last.max(self.awake_since)) < patience);
+            && peer
+                .last_timely
+                .is_some_and(|last| now.since(last.max(self.awake_since)) < patience);
         if sent.is_some() && !occupied {
             let was_master = peer.claim.is_some();
             peer.establish(header.session);
@@ -132,7 +138,8 @@ impl Node {
         if peer.answered_at.is_none_or(|at| now.since(at) >= interval * 3 / 4) {
             peer.answered_at = Some(now);
             let echo = Echo { session: header.session, number: body.number, age_us: 0 };
-            self.answer = Some(Answer { peer: index, path: header.path, echo, duplicate: occupied });
+            self.answer =
+                Some(Answer { peer: index, path: header.path, echo, duplicate: occupied });
         }
         Err(Refusal::UnknownSession)
     }

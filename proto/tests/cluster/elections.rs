@@ -53,7 +53,8 @@ fn a_handover_goes_through_left_and_is_quick() {
     assert_eq!(world.reason("gw2"), Reason::HandoverFrom("gw1".into()));
     assert_eq!(world.two_acting, 0);
     world.run(5 * INTERVAL);
-    let done = |event: &Event| matches!(event, Event::Handover { to, result: Ok(()) } if to == "gw2");
+    let done =
+        |event: &Event| matches!(event, Event::Handover { to, result: Ok(()) } if to == "gw2");
     assert_eq!(world.saw("gw1", done), 1);
     world.run(Duration::from_secs(5));
     assert_eq!(world.masters(), ["gw2"]);

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use wgha_proto::{
-    Ability, Boot, Destination, Event, Evidence, Keyring, Node, NodeConfig, PeerConfig, Reason, Report,
-    Role, Time, WireguardKind,
+    Ability, Boot, Destination, Event, Evidence, Keyring, Node, NodeConfig, PeerConfig, Reason,
+    Report, Role, Time, WireguardKind,
 };
 
 pub(crate) const MS: Duration = Duration::from_millis(1);
@@ -322,7 +322,8 @@ impl World {
     }
 
     pub(crate) fn masters(&self) -> Vec<&str> {
-        let members = self.members.iter().filter(|m| m.running && m.node.level().role == Role::Master);
+        let members =
+            self.members.iter().filter(|m| m.running && m.node.level().role == Role::Master);
         members.map(|m| m.name.as_str()).collect()
     }
 }
