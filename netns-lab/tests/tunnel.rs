@@ -83,9 +83,7 @@ fn prober_measures_a_cut() {
     let cut = lab.inject(vec![netns_lab::Filter::deaf("gw1")]).unwrap();
     std::thread::sleep(Duration::from_millis(200));
     lab.heal(cut).unwrap();
-    prober
-        .wait_answer_after(realtime_ns(), Duration::from_secs(5), Duration::from_millis(500))
-        .unwrap();
+    prober.wait_steady(realtime_ns(), Duration::from_millis(500), Duration::from_secs(5)).unwrap();
     let until = realtime_ns();
     let probes = prober.stop();
     let outage = probes.outage(fault, until).unwrap();
@@ -124,7 +122,7 @@ fn a_fake_failover_is_seen_in_the_time_line() {
     lab.cut_link(lab.gateway(1), true).unwrap();
     let second = promote(&lab, lab.gateway(2), WgKind::WireguardGo);
     // The client waits WireGuard's own 15 s before it shakes hands with the new gateway.
-    prober.wait_answer_after(fault, Duration::from_secs(40), Duration::from_millis(300)).unwrap();
+    prober.wait_steady(fault, Duration::from_millis(500), Duration::from_secs(40)).unwrap();
     let until = realtime_ns();
     let outage = prober.stop().outage(fault, until).unwrap();
     assert!(outage.outage.unwrap() > Duration::from_secs(1), "{outage}");
