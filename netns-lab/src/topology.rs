@@ -30,7 +30,7 @@ impl Pair {
     fn new(v4: [u8; 4], v6_net: [u16; 4]) -> Self {
         let [a, b, c, d] = v6_net;
         let host = u16::from(v4[3]);
-        let host = (host / 100) << 8 | (host / 10 % 10) << 4 | host % 10;
+        let host = host / 100 * 0x100 + host / 10 % 10 * 0x10 + host % 10;
         Self { v4: v4.into(), v6: Ipv6Addr::new(a, b, c, d, 0, 0, 0, host) }
     }
 

@@ -1,4 +1,5 @@
 //! Tunnels to stand-in gateways (WireGuard started by hand, floating IP moved by hand), the prober, and cleaning up.
+#![allow(clippy::unwrap_used)] // helpers of tests, too
 
 use std::net::SocketAddr;
 use std::time::Duration;
