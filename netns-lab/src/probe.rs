@@ -112,30 +112,24 @@ impl Prober {
         Probes { probes: lock(&self.probes).clone() }
     }
 
-    /// Waits until a probe sent after `realtime` (ns) is answered, then `settle` longer, so that the window also shows a relapse.
+    /// Waits until the tunnel is steadily back: of the probes sent for `settle` after `since` (CLOCK_REALTIME, ns) or
+    /// later, 49 of 50 are answered. `settle` must outlast the time that a fault needs to bite.
     ///
     /// # Errors
-    /// When none is in time.
-    pub fn wait_answer_after(
-        &self,
-        realtime: u64,
-        timeout: Duration,
-        settle: Duration,
-    ) -> Result<()> {
+    /// When that does not come to be in time.
+    pub fn wait_steady(&self, since: u64, settle: Duration, timeout: Duration) -> Result<()> {
         let end = Instant::now() + timeout;
+        let settle = u64::try_from(settle.as_nanos()).unwrap_or(u64::MAX);
         while Instant::now() < end {
-            let answered = lock(&self.probes)
-                .iter()
-                .rev()
-                .take_while(|p| p.sent > realtime)
-                .any(|p| p.received.is_some());
-            if answered {
-                thread::sleep(settle);
+            // Answers to younger probes may still be on their way.
+            let until = realtime_ns().saturating_sub(300_000_000);
+            let from = until.saturating_sub(settle);
+            if from >= since && is_steady(&lock(&self.probes), from, until) {
                 return Ok(());
             }
-            thread::sleep(Duration::from_millis(5));
+            thread::sleep(Duration::from_millis(20));
         }
-        bail!("no probe was answered within {timeout:?}")
+        bail!("the probes were not steadily answered within {timeout:?}")
     }
 
     /// Waits half a second for late answers and returns all probes.
@@ -145,6 +139,16 @@ impl Prober {
         self.receiver.end();
         Probes { probes: std::mem::take(&mut *lock(&self.probes)) }
     }
+}
+
+fn is_steady(probes: &[Probe], from: u64, until: u64) -> bool {
+    let window = probes.iter().rev().skip_while(|p| p.sent > until).take_while(|p| p.sent >= from);
+    let (mut sent, mut lost) = (0, 0);
+    for probe in window {
+        sent += 1;
+        lost += usize::from(probe.received.is_none());
+    }
+    sent > 0 && lost * 50 <= sent
 }
 
 fn lock(probes: &Mutex<Vec<Probe>>) -> std::sync::MutexGuard<'_, Vec<Probe>> {

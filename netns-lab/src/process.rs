@@ -62,6 +62,7 @@ pub struct Process {
     name: String,
     child: Child,
     log: PathBuf,
+    log_start: usize,
     readers: Vec<JoinHandle<()>>,
 }
 
@@ -69,6 +70,7 @@ impl Process {
     pub(crate) fn start(node: &Node, spec: Spec) -> Result<Self> {
         let log = node.dir().join("log").join(format!("{}.log", spec.name));
         let file = File::options().create(true).append(true).open(&log)?;
+        let log_start = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
         let lab_dir = node.lab_dir().to_owned();
         let name = spec.name.clone();
         // Started by the node's own thread: it lives as long as the node, and the kernel kills the child with it.
@@ -92,7 +94,7 @@ impl Process {
         if let Some(err) = child.stderr.take() {
             readers.push(copy_lines(err, file));
         }
-        Ok(Self { node_name: node.name().to_owned(), name, child, log, readers })
+        Ok(Self { node_name: node.name().to_owned(), name, child, log, log_start, readers })
     }
 
     /// The node that it runs in.
@@ -115,9 +117,10 @@ impl Process {
         &self.log
     }
 
-    /// The log so far.
+    /// What this process wrote so far; the file may begin with those before it.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
+        let log = std::fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(log.get(self.log_start..).unwrap_or_default()).into_owned()
     }
 
     /// Waits until the log holds `text`.

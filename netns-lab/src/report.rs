@@ -41,7 +41,8 @@ pub struct Outage {
     pub last_before: u64,
     /// Send time of the first probe answered after it.
     pub first_after: Option<u64>,
-    /// The same figure over a window of equal length before the fault, in which nothing happened.
+    /// The same figure over a window of equal length, before the fault or after `until`, in which nothing happened;
+    /// `None` when the probes do not cover one.
     pub noise: Option<Duration>,
     /// Unanswered probes sent since the fault.
     pub lost: usize,
@@ -55,10 +56,7 @@ impl Probes {
     /// when no probe was answered before the fault.
     pub fn outage(&self, fault: u64, until: u64) -> Option<Outage> {
         let (last_before, first_after) = self.longest_gap(fault, until)?;
-        let window = until.saturating_sub(fault);
-        let quiet_from = fault.saturating_sub(window);
-        let enough = self.probes.first().is_some_and(|p| p.sent <= quiet_from);
-        let quiet = if enough { self.longest_gap(quiet_from + 1, fault) } else { None };
+        let quiet = self.quiet_window(fault, until).and_then(|(a, b)| self.longest_gap(a + 1, b));
         let in_window = self.probes.iter().filter(|p| (fault..=until).contains(&p.sent));
         Some(Outage {
             outage: first_after.map(|after| Duration::from_nanos(after - last_before)),
@@ -67,6 +65,16 @@ impl Probes {
             noise: quiet.and_then(|(a, b)| b.map(|b| Duration::from_nanos(b - a))),
             lost: in_window.filter(|p| p.received.is_none()).count(),
         })
+    }
+
+    /// A window as long as the one of the fault, just before it or just after.
+    fn quiet_window(&self, fault: u64, until: u64) -> Option<(u64, u64)> {
+        let window = until.saturating_sub(fault);
+        let (first, last) = (self.probes.first()?.sent, self.probes.last()?.sent);
+        if first <= fault.saturating_sub(window) {
+            return Some((fault.saturating_sub(window), fault));
+        }
+        (last >= until + window).then_some((until, until + window))
     }
 
     /// Longest gap between neighbouring answered probes of which the second, if any, was sent in `from..=until`.

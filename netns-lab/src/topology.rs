@@ -26,8 +26,11 @@ pub struct Pair {
 }
 
 impl Pair {
-    fn new(v4: [u8; 4], v6_net: [u16; 4], host: u16) -> Self {
+    /// The IPv6 address reads like the IPv4 one: .100 and ::100.
+    fn new(v4: [u8; 4], v6_net: [u16; 4]) -> Self {
         let [a, b, c, d] = v6_net;
+        let host = u16::from(v4[3]);
+        let host = host / 100 * 0x100 + host / 10 % 10 * 0x10 + host % 10;
         Self { v4: v4.into(), v6: Ipv6Addr::new(a, b, c, d, 0, 0, 0, host) }
     }
 
@@ -43,22 +46,22 @@ const TUNNEL6: [u16; 4] = [0xfd00, 9, 0, 0];
 
 /// An address in the uplink net, 203.0.113.0/24 and 2001:db8:1::/64.
 pub fn uplink(host: u8) -> Pair {
-    Pair::new([203, 0, 113, host], UPLINK6, host.into())
+    Pair::new([203, 0, 113, host], UPLINK6)
 }
 
 /// An address in the net behind the gateways, 172.16.0.0/24 and fd00:16::/64.
 pub fn inner(host: u8) -> Pair {
-    Pair::new([172, 16, 0, host], INNER6, host.into())
+    Pair::new([172, 16, 0, host], INNER6)
 }
 
 /// An address in the tunnel, 10.9.0.0/24 and fd00:9::/64.
 pub fn tunnel(host: u8) -> Pair {
-    Pair::new([10, 9, 0, host], TUNNEL6, host.into())
+    Pair::new([10, 9, 0, host], TUNNEL6)
 }
 
 /// An address in the net of client `number`, 10.8.N.0/24 and fd00:8:N::/64.
 pub fn client_net(number: u8, host: u8) -> Pair {
-    Pair::new([10, 8, number, host], [0xfd00, 8, number.into(), 0], host.into())
+    Pair::new([10, 8, number, host], [0xfd00, 8, number.into(), 0])
 }
 
 /// The router on the uplink net.
@@ -127,4 +130,16 @@ pub fn drawing(gateways: usize, clients: usize, witness: bool) -> String {
         text += "     +-- w1    203.0.113.50, votes only\n";
     }
     text + "     |\n  host      172.16.0.100, its gateway is the floating 172.16.0.1\n"
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn both_families_read_alike() {
+        assert_eq!(
+            super::floating().both().map(|a| a.to_string()),
+            ["203.0.113.100", "2001:db8:1::100"]
+        );
+        assert_eq!(super::inner(11).v6.to_string(), "fd00:16::11");
+    }
 }

@@ -1,4 +1,5 @@
 //! The lab's network is what topology.rs draws, and every fault does what it says and heals.
+#![allow(clippy::unwrap_used)] // helpers of tests, too
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
