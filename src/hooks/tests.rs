@@ -170,8 +170,10 @@ async fn a_newer_role_cancels_an_older_hook_with_its_children() {
     let pid = lab.wait_for_lines("pid", 1).await.remove(0);
     assert!(lives(&pid));
     assert_eq!(runner.results()[0].outcome, None, "it runs");
+    let begun = Instant::now();
     runner.set(level(HookState::Backup, 1));
     done(&runner, HookState::Backup, 1).await;
+    assert!(begun.elapsed() < LONG / 2, "cancelled, not timed out");
     assert_eq!(lab.lines("log"), ["backup 1"]);
     assert!(!lives(&pid));
 }
@@ -183,8 +185,10 @@ async fn a_new_term_of_the_master_is_a_new_level() {
     let runner = HookRunner::spawn(context(), vec![lab.hook("hook", body, LONG)]);
     runner.set(level(HookState::Master, 1));
     sleep(Duration::from_millis(100)).await;
+    let begun = Instant::now();
     runner.set(level(HookState::Master, 2));
     done(&runner, HookState::Master, 2).await;
+    assert!(begun.elapsed() < LONG / 2, "cancelled, not timed out");
     assert_eq!(lab.lines("log"), ["2"]);
 }
 

@@ -45,8 +45,8 @@ const PRIVATE_ENV: [&str; 6] = [
     "LISTEN_FDNAMES",
 ];
 
-/// A program to run once.
-#[derive(Clone, Debug)]
+/// A program to run once. Not `Debug`: shell lines of wg0.conf may hold secrets.
+#[derive(Clone)]
 pub struct Job {
     program: String,
     args: Vec<String>,

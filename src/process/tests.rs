@@ -160,7 +160,7 @@ async fn megabytes_are_read_and_thrown_away() {
     assert_eq!(finished.outcome, Outcome::Exit(0));
     assert_eq!(lines.len() as u64, MAX_LINES);
     assert_eq!(finished.dropped_lines, 5_000_002 - MAX_LINES);
-    assert!(resident_kib() < before + 20_000, "110 MB of output must not be kept");
+    assert!(resident_kib() < before + 80_000, "110 MB of output must not be kept");
 }
 
 fn resident_kib() -> u64 {
