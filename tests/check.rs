@@ -1,5 +1,6 @@
 //! Proves that `wgha check` and `wgha keygen`, as they are installed, say what is wrong, where they
 //! say it, and with which exit code.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
