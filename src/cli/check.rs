@@ -89,28 +89,28 @@ fn summary(config: &Config, node: Option<&str>, machine: &dyn Machine) -> String
     let me = config.node();
     let why = config.found(node, machine).map_or_else(String::new, |found| format!(" ({found})"));
     let mut text = format!(
-        "{}\n  cluster  {}\n  node     {}, a {}{why}\n",
+        "{}\n  cluster   {}\n  node      {}, a {}{why}\n",
         config.path.display(),
         config.cluster.name,
         me.name,
         kind(me)
     );
     for peer in config.peers() {
-        line(&mut text, &format!("peer     {}, a {}", peer.name, kind(peer)));
+        line(&mut text, &format!("peer      {}, a {}", peer.name, kind(peer)));
     }
     for floating in &config.floating_ips {
-        line(&mut text, &format!("floating {} on {}", floating.address, floating.interface));
+        line(&mut text, &format!("floating  {} on {}", floating.address, floating.interface));
     }
     for wireguard in &config.wireguard {
         let source: Vec<String> = wireguard.source.iter().map(ToString::to_string).collect();
         let source = if source.is_empty() { "any address".to_owned() } else { source.join(", ") };
-        line(&mut text, &format!("wg       {}, packets leave from {source}", wireguard.interface));
+        line(&mut text, &format!("tunnel    {}, packets leave from {source}", wireguard.interface));
     }
     let preempt = config.cluster.preempt.map_or_else(
         || "off: whoever is master stays".to_owned(),
         |delay| format!("on: a higher priority takes over after {}", format_duration(delay)),
     );
-    line(&mut text, &format!("preempt  {preempt}"));
+    line(&mut text, &format!("preempt   {preempt}"));
     text
 }
 
@@ -197,4 +197,31 @@ fn verdict(found: &Findings) -> String {
     let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let (errors, warnings) = (found.errors.len(), found.warnings.len());
     format!("{}, {}\n", count(errors, "error"), count(warnings, "warning"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use BackendChoice::{Auto, Embedded, Kernel};
+
+    /// (choice, kernel has WireGuard, /dev/net/tun exists) and whether an error names what is missing.
+    #[test]
+    fn backends_that_this_machine_lacks() {
+        for (choice, kernel, tun, missing) in [
+            (Auto, true, true, None),
+            (Auto, true, false, None),
+            (Auto, false, true, None),
+            (Auto, false, false, Some("neither")),
+            (Kernel, true, false, None),
+            (Kernel, false, true, Some("backend \"kernel\"")),
+            (Embedded, false, true, None),
+            (Embedded, true, false, Some("backend \"embedded\"")),
+        ] {
+            let result = backend(choice, kernel, tun);
+            match missing {
+                None => assert_eq!(result, Ok(()), "{choice:?} {kernel} {tun}"),
+                Some(start) => assert!(result.unwrap_err().starts_with(start), "{choice:?}"),
+            }
+        }
+    }
 }

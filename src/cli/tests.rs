@@ -26,6 +26,9 @@ fn config_and_node_stand_anywhere() {
 #[test]
 fn every_command_of_the_contract() {
     for line in [
+        "wgha run",
+        "wgha run --take-over",
+        "wgha release",
         "wgha check",
         "wgha status",
         "wgha status --json",

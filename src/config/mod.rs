@@ -128,13 +128,6 @@ impl Config {
     }
 }
 
-/// Where the daemon of the config at `path` listens, whatever else is wrong with the file: a
-/// mistake in it must not keep the operator from a daemon that runs.
-#[must_use]
-pub fn control_socket(path: &Path) -> PathBuf {
-    tables::control_socket(&read(path).unwrap_or_default(), path)
-}
-
 fn read(path: &Path) -> std::io::Result<String> {
     let mut text = String::new();
     File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;

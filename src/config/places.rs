@@ -5,6 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
+use toml::de::DeTable;
+
 /// Socket and state directory of one daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Places {
@@ -22,15 +24,15 @@ impl Places {
     }
 
     fn in_text(text: &str, path: &Path) -> Places {
-        let root = text.parse::<toml::Table>().unwrap_or_default();
+        // Reads on behind mistakes of syntax.
+        let (root, _) = DeTable::parse_recoverable(text);
         let given = |table: &str, key: &str| {
-            let value = root.get(table)?.as_table()?.get(key)?.as_str()?;
-            Some(PathBuf::from(value)).filter(|path| path.is_absolute())
+            let value = root.get_ref().get(table)?.get_ref().as_table()?.get(key)?;
+            Some(PathBuf::from(value.get_ref().as_str()?)).filter(|path| path.is_absolute())
         };
         let instance = path.file_stem().unwrap_or_default().to_string_lossy();
         Places {
-            control_socket: given("control", "socket")
-                .unwrap_or_else(|| default_socket(&instance)),
+            control_socket: given("control", "socket").unwrap_or_else(|| default_socket(&instance)),
             state_dir: given("cluster", "state_dir").unwrap_or_else(|| default_state(&instance)),
         }
     }
@@ -52,7 +54,7 @@ mod tests {
 
     #[test]
     fn given_paths_are_found_in_a_config_with_other_mistakes() {
-        let text = "[cluster]\nmisses = \"many\"\nstate_dir = \"/s\"\n[control]\nsocket = \"/x\"\n";
+        let text = "[cluster]\nname = = 1\nmisses = \"many\"\nstate_dir = \"/s\"\n[control]\nsocket = \"/x\"\n";
         let places = Places::in_text(text, Path::new("/etc/wgha/a.toml"));
         assert_eq!(places, Places { control_socket: "/x".into(), state_dir: "/s".into() });
     }

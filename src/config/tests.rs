@@ -812,12 +812,3 @@ fn the_examples_are_valid() {
     }
     assert_eq!(files, 6, "an example came or went: see docs/configuration.md");
 }
-
-#[test]
-fn the_socket_is_found_in_broken_files() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("site-a.toml");
-    assert_eq!(control_socket(&path), Path::new("/run/wgha/site-a.sock"));
-    std::fs::write(&path, "[cluster]\nname = = 1\n[control]\nsocket = \"/run/x.sock\"\n").unwrap();
-    assert_eq!(control_socket(&path), Path::new("/run/x.sock"));
-}

@@ -53,7 +53,6 @@ pub(super) struct App {
     gateway: GatewayParts,
     view: SharedView,
     calls: mpsc::Receiver<Call>,
-    state: Arc<StateDir>,
     journal: Journal,
     watchdog: Watchdog,
     started: Instant,
@@ -64,15 +63,18 @@ pub(super) struct App {
 
 impl App {
     /// Call inside the runtime that will [`run`](App::run) it.
-    pub(super) fn new(parts: Parts) -> App {
-        App {
+    ///
+    /// # Errors
+    ///
+    /// The system has no thread for us.
+    pub(super) fn new(parts: Parts) -> std::io::Result<App> {
+        Ok(App {
             path: parts.path,
             node: parts.node,
-            journal: Journal::open(&parts.state, &parts.setup),
+            journal: Journal::open(&parts.state, &parts.setup)?,
             watchdog: Watchdog::new(Arc::clone(&parts.handle.turns)),
             ready: parts.setup.config.node().witness,
             setup: parts.setup,
-            state: parts.state,
             wireguard: parts.wireguard,
             inputs: parts.handle.inputs,
             level: parts.handle.level,
@@ -82,7 +84,7 @@ impl App {
             calls: parts.calls,
             started: Instant::now(),
             handover: None,
-        }
+        })
     }
 
     /// Runs until a signal ends it, or a part of it dies.
@@ -311,9 +313,6 @@ impl App {
         };
         if self.gateway.thread.is_some() && !self.gateway.finish().await {
             error!("leaving could not be verified: run `wgha release`");
-        }
-        if let Err(e) = self.state.set_highest_term(term.max(self.state.highest_term())) {
-            error!("not kept over a restart: {e}");
         }
         self.journal.stop(reason.to_owned(), term, role).await;
     }

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 use wgha_proto::{Event, Role, Term};
 
 use crate::clock;
@@ -13,24 +12,18 @@ use crate::events::{self, EventId, EventLog, phase_ms, rfc3339};
 use crate::gateway::Phases;
 use crate::hooks::{HookContext, HookLevel, HookRunner, LevelDone};
 use crate::setup::Setup;
-use crate::state::StateDir;
+use crate::state::{StateDir, StateWriter};
 
 /// Keeps the records of what happened, and runs the hooks.
 pub(super) struct Journal {
     pub(super) events: EventLog,
     pub(super) hooks: HookRunner,
-    /// What must survive a restart; written by a task of its own, because a disk may take long.
-    kept: watch::Sender<Kept>,
+    /// What must survive a restart.
+    kept: StateWriter,
     /// The last change of role.
     last: Option<Last>,
     /// The term whose effects stand.
     acting: Option<Term>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Kept {
-    highest_term: Term,
-    maintenance: bool,
 }
 
 struct Last {
@@ -41,18 +34,18 @@ struct Last {
 
 impl Journal {
     /// Opens the event log and starts the hook runner, inside a runtime.
-    pub(super) fn open(state: &Arc<StateDir>, setup: &Setup) -> Journal {
-        let kept =
-            Kept { highest_term: state.highest_term(), maintenance: state.maintenance() };
-        let (kept, changes) = watch::channel(kept);
-        tokio::spawn(keep(Arc::clone(state), changes));
-        Journal {
+    ///
+    /// # Errors
+    ///
+    /// The system has no thread for us.
+    pub(super) fn open(state: &Arc<StateDir>, setup: &Setup) -> std::io::Result<Journal> {
+        Ok(Journal {
             events: EventLog::open(state.path()),
             hooks: HookRunner::spawn(hook_context(setup), setup.config.hooks.clone()),
-            kept,
+            kept: StateWriter::start(Arc::clone(state))?,
             last: None,
             acting: None,
-        }
+        })
     }
 
     /// Takes note of one event. `master` is who is master now.
@@ -86,10 +79,10 @@ impl Journal {
             Event::Reassert { term } => warn!("another master yielded; still master, term {term}"),
             Event::Handover { to, result: Ok(()) } => info!("handover to {to} done"),
             Event::Handover { to, result: Err(why) } => warn!("no handover to {to}: {why}"),
-            Event::HighestTerm(term) => self.keep(|kept| kept.highest_term = *term),
+            Event::HighestTerm(term) => self.kept.highest_term(*term),
             Event::Maintenance(on) => {
                 info!("maintenance {}", if *on { "on" } else { "off" });
-                self.keep(|kept| kept.maintenance = *on);
+                self.kept.maintenance(*on);
             }
             Event::Stopped => info!("stopped"),
         }
@@ -130,7 +123,7 @@ impl Journal {
         self.hooks.reconfigure(hook_context(setup), setup.config.hooks.clone());
     }
 
-    /// Runs the `stop` hooks and ends.
+    /// Runs the `stop` hooks, writes what is pending, and ends.
     pub(super) async fn stop(self, reason: String, term: Term, old_role: Role) {
         let level = HookLevel { state: HookState::Stop, old_role, term, reason, master: None };
         self.hooks.stop(level).await;
@@ -146,33 +139,6 @@ impl Journal {
         };
         if in_effect {
             self.hooks.set(last.level.clone());
-        }
-    }
-
-    fn keep(&self, change: impl FnOnce(&mut Kept)) {
-        self.kept.send_modify(change);
-    }
-}
-
-/// Writes what must survive a restart, the latest state only.
-async fn keep(state: Arc<StateDir>, mut changes: watch::Receiver<Kept>) {
-    let mut written = *changes.borrow();
-    while changes.changed().await.is_ok() {
-        let want = *changes.borrow_and_update();
-        let state = Arc::clone(&state);
-        let write = move || {
-            if want.highest_term != written.highest_term {
-                state.set_highest_term(want.highest_term)?;
-            }
-            if want.maintenance != written.maintenance {
-                state.set_maintenance(want.maintenance)?;
-            }
-            Ok::<_, crate::state::StateError>(want)
-        };
-        match tokio::task::spawn_blocking(write).await {
-            Ok(Ok(now)) => written = now,
-            Ok(Err(e)) => error!("not kept over a restart: {e}"),
-            Err(e) => error!("not kept over a restart: {e}"),
         }
     }
 }

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 use wgha_proto::{Boot, Node, WireguardKind};
 
+use crate::cli;
 use crate::clock;
 use crate::config::BackendChoice;
 use crate::control::server;
@@ -53,7 +54,14 @@ const START: Duration = Duration::from_secs(5);
 /// Whatever keeps it from starting: config, keys, state directory, sockets.
 pub fn run(path: &Path, node: Option<&str>, take_over: bool) -> anyhow::Result<ExitCode> {
     log_to_stderr();
-    let setup = Setup::load(path, node)?;
+    let setup = match Setup::load(path, node) {
+        Ok(setup) => setup,
+        Err(errors) => {
+            error!("{errors}");
+            // Starting again would not help: systemd does not (RestartPreventExitStatus).
+            return Ok(ExitCode::from(cli::exit::WRONG_USE));
+        }
+    };
     for warning in &setup.warnings {
         warn!("{warning}");
     }
@@ -97,7 +105,7 @@ async fn start(
         setup.config.cluster.heartbeat.as_millis(),
         setup.config.cluster.misses
     );
-    Ok(App::new(app::Parts {
+    let app = App::new(app::Parts {
         path: path.to_owned(),
         node: node.map(str::to_owned),
         setup,
@@ -107,7 +115,8 @@ async fn start(
         gateway,
         view,
         calls,
-    }))
+    });
+    app.context("cannot start the thread that keeps the state")
 }
 
 /// To standard error, which systemd keeps with its own time stamps. `WGHA_LOG` sets the level.

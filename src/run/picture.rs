@@ -5,11 +5,11 @@ use std::time::Duration;
 use wgha_proto::{PeerSnapshot, Role, WireguardKind};
 
 use crate::clock;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::daemon::Picture;
 use crate::events::rfc3339;
 use crate::gateway::view::View;
-use crate::hooks::{HookResult, state_word};
+use crate::hooks::HookResult;
 use crate::link;
 use crate::status::{FloatingIp, Hook, Lease, Node, Path, Status, Wireguard};
 
@@ -44,7 +44,7 @@ pub(super) fn status(
         floating_ips: floating_ips(config, view),
         wireguard: wireguard(config, kind, view),
         checks: Vec::new(),
-        hooks: hooks.iter().map(hook).collect(),
+        hooks: hooks.iter().map(Hook::from).collect(),
         claims: Vec::new(),
         sync: Vec::new(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -76,8 +76,8 @@ fn nodes(config: &Config, picture: &Picture) -> Vec<Node> {
     all
 }
 
-fn myself(node: &crate::config::Node, picture: &Picture) -> Node {
-    let bound = |a: &crate::config::NodeAddress| picture.unbound.iter().all(|(b, _)| *b != a.bind);
+fn myself(node: &config::Node, picture: &Picture) -> Node {
+    let bound = |a: &config::NodeAddress| picture.unbound.iter().all(|(b, _)| *b != a.bind);
     Node {
         name: node.name.clone(),
         witness: node.witness,
@@ -101,36 +101,15 @@ fn myself(node: &crate::config::Node, picture: &Picture) -> Node {
     }
 }
 
-fn other(me: &crate::config::Node, node: &crate::config::Node, peer: &PeerSnapshot) -> Node {
+fn other(me: &config::Node, node: &config::Node, peer: &PeerSnapshot) -> Node {
     let count = link::path_count(me.addresses.len(), node.addresses.len());
     let address = |k: usize| node.addresses.get(k).or(node.addresses.last());
-    let paths = (0..count).filter_map(|k| {
-        Some(Path {
-            address: address(k)?.send.to_string(),
-            alive: peer.paths_alive.get(k).copied().unwrap_or(false),
-        })
-    });
-    Node {
-        name: node.name.clone(),
-        witness: node.witness,
-        role: peer.role.map(|role| role.word().to_owned()),
-        term: peer.term,
-        priority: peer.priority,
-        alive: peer.alive,
-        last_heard_ms: peer.last_heard.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
-        rtt_ms: peer.rtt.map(millis),
-        loss: peer.role.map(|_| peer.loss),
-        clock_offset_ms: peer.clock_offset_ns.map(|ns| round(ns as f64 / 1e6)),
-        healthy: peer.healthy,
-        maintenance: peer.maintenance,
-        ready: peer.ready,
-        config_match: peer.config_match,
-        paths: paths.collect(),
-    }
+    let addresses: Vec<_> = (0..count).filter_map(address).map(|a| a.send.to_string()).collect();
+    Node::from_peer(peer, &addresses)
 }
 
 fn floating_ips(config: &Config, view: &View) -> Vec<FloatingIp> {
-    let entry = |(index, ip): (usize, &crate::config::FloatingIp)| FloatingIp {
+    let entry = |(index, ip): (usize, &config::FloatingIp)| FloatingIp {
         address: ip.address.to_string(),
         interface: ip.interface.clone(),
         held: view.floating_ips.get(index).copied().unwrap_or(false),
@@ -144,7 +123,7 @@ fn wireguard(config: &Config, kind: WireguardKind, view: &View) -> Vec<Wireguard
         WireguardKind::Kernel => "kernel",
         WireguardKind::Embedded => "embedded",
     };
-    let entry = |(index, wireguard): (usize, &crate::config::Wireguard)| {
+    let entry = |(index, wireguard): (usize, &config::Wireguard)| {
         let tunnel = view.tunnels.get(index).cloned().unwrap_or_default();
         Wireguard {
             interface: wireguard.interface.clone(),
@@ -160,18 +139,6 @@ fn wireguard(config: &Config, kind: WireguardKind, view: &View) -> Vec<Wireguard
     config.wireguard.iter().enumerate().map(entry).collect()
 }
 
-fn hook(result: &HookResult) -> Hook {
-    let outcome = result.outcome.as_ref();
-    Hook {
-        run: result.run.clone(),
-        on: state_word(result.on).to_owned(),
-        exit: outcome.and_then(crate::process::Outcome::exit_code),
-        duration_ms: u64::try_from(result.duration.as_millis()).unwrap_or(u64::MAX),
-        at: rfc3339(result.at_ns),
-        outcome: outcome.map_or_else(|| "running".to_owned(), ToString::to_string),
-    }
-}
-
 fn counters(picture: &Picture, view: &View) -> std::collections::BTreeMap<String, u64> {
     let link = &picture.link;
     [
@@ -185,15 +152,6 @@ fn counters(picture: &Picture, view: &View) -> std::collections::BTreeMap<String
     ]
     .map(|(name, count)| (name.to_owned(), count))
     .into()
-}
-
-fn millis(duration: Duration) -> f64 {
-    round(duration.as_secs_f64() * 1e3)
-}
-
-/// To a microsecond: more would be noise.
-fn round(millis: f64) -> f64 {
-    (millis * 1e3).round() / 1e3
 }
 
 fn nanos(duration: Duration) -> i64 {
