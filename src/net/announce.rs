@@ -92,10 +92,20 @@ fn send_all(work: &[(Link, Vec<Vec<u8>>)]) -> Result<usize, NetError> {
 fn send(link: &Link, frames: &[Vec<u8>]) -> std::io::Result<()> {
     let mut channel = open(link)?;
     for frame in frames {
-        // `None`: the channel's buffer is smaller than the frame, which it is not.
-        channel.send_to(frame, None).unwrap_or(Ok(()))?;
+        send_frame(channel.as_mut(), frame)?;
     }
     Ok(())
+}
+
+fn send_frame(channel: &mut dyn DataLinkSender, frame: &[u8]) -> std::io::Result<()> {
+    // `None`: the channel's buffer is smaller than the frame, which it is not.
+    match channel.send_to(frame, None).unwrap_or(Ok(())) {
+        // Frozen and thawed while waiting; the frame was not sent.
+        Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {
+            channel.send_to(frame, None).unwrap_or(Ok(()))
+        }
+        other => other,
+    }
 }
 
 fn open(link: &Link) -> std::io::Result<Box<dyn DataLinkSender>> {

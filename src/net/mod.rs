@@ -7,7 +7,6 @@
 
 pub mod address;
 pub mod announce;
-mod convert;
 pub mod netlink;
 pub mod source;
 mod types;

@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 use wgha::config::FloatingIp;
@@ -51,31 +51,26 @@ impl Lab {
         }
         gateway.sysctl("ipv4/ip_forward", "1");
         gateway.sysctl("ipv6/conf/all/forwarding", "1");
-        let ears = router.run(|| ["0.0.0.0:7000", "[::]:7000"].map(listen));
+        let ears = router.run(|| [0, 1].map(|family| listen(any(family, 7000))));
         Lab { gateway, router, host, ears }
     }
 
     /// Sends from a wildcard socket with that source port: the source that arrives, if any does.
     fn sends(&self, from: &Ns, port: u16, to: &str) -> Sent {
         let to = SocketAddr::new(to.parse().unwrap(), 7000);
-        let any: IpAddr = if to.is_ipv4() { [0u8; 4].into() } else { [0u8; 16].into() };
-        let mouth = from.run(move || UdpSocket::bind((any, port)).unwrap());
+        let mouth = from.run(move || listen(any(usize::from(to.is_ipv6()), port)));
         self.send_by(&mouth, to)
     }
 
     fn send_by(&self, mouth: &UdpSocket, to: SocketAddr) -> Sent {
         let ear = &self.ears[usize::from(to.is_ipv6())];
-        let mut buffer = [0; 16];
         ear.set_nonblocking(true).unwrap();
-        while ear.recv(&mut buffer).is_ok() {}
+        while ear.recv(&mut [0; 16]).is_ok() {}
         ear.set_nonblocking(false).unwrap();
         if let Err(e) = mouth.send_to(b"hello", to) {
             return Sent::Refused(e.kind());
         }
-        match ear.recv_from(&mut buffer) {
-            Ok((_, from)) => Sent::From(from.ip().to_string()),
-            Err(_) => Sent::Lost,
-        }
+        hear(ear).map_or(Sent::Lost, Sent::From)
     }
 
     fn both(&self, port: u16, expected: impl Fn(usize) -> Sent) {
@@ -114,16 +109,37 @@ impl Lab {
     }
 }
 
-/// IPv6 sockets take IPv6 alone, so that both families can have the same port.
-fn listen(address: &str) -> UdpSocket {
-    let address: SocketAddr = address.parse().unwrap();
+/// A socket; IPv6 ones take IPv6 alone, so that both families can have the same port.
+fn listen(address: SocketAddr) -> UdpSocket {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None).unwrap();
     if address.is_ipv6() {
         socket.set_only_v6(true).unwrap();
     }
-    socket.bind(&address.into()).unwrap();
+    // A program that another test is just starting holds copies of closed sockets until it runs.
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(e) = socket.bind(&address.into()) {
+        assert!(e.kind() == ErrorKind::AddrInUse && Instant::now() < deadline, "{address}: {e}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket.into()
+}
+
+/// The source of the next packet. A machine that freezes its processes for a moment (a snapshot)
+/// interrupts the wait, and that is no loss.
+fn hear(ear: &UdpSocket) -> Option<String> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match ear.recv_from(&mut [0; 16]) {
+            Ok((_, from)) => return Some(from.ip().to_string()),
+            Err(e) if e.kind() == ErrorKind::Interrupted && Instant::now() < deadline => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+fn any(family: usize, port: u16) -> SocketAddr {
+    SocketAddr::new([IpAddr::from([0u8; 4]), IpAddr::from([0u8; 16])][family], port)
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -212,9 +228,8 @@ fn another_source_is_refused_even_when_chosen() {
         lab.install();
         for family in 0..2 {
             let to = SocketAddr::new(FAR[family].parse().unwrap(), 7000);
-            let bind = move |ip: &'static str| {
-                move || UdpSocket::bind((ip.parse::<IpAddr>().unwrap(), PORT)).unwrap()
-            };
+            let bind =
+                move |ip: &'static str| move || listen(SocketAddr::new(ip.parse().unwrap(), PORT));
             let own = lab.gateway.run(bind(OWN[family]));
             assert_eq!(lab.send_by(&own, to), refused(family));
             let vip = lab.gateway.run(bind(VIP[family]));
@@ -251,14 +266,10 @@ impl Lab {
             let from = Sent::From(expected[family].into());
             assert_eq!(self.sends(&self.host, PORT, FAR[family]), from);
             assert_eq!(self.sends(&self.host, 4000, FAR[family]), from);
-            let any = ["0.0.0.0", "::"][family];
-            let ear = self.router.run(move || UdpSocket::bind((any, PORT)).unwrap());
-            ear.set_read_timeout(Some(PATIENCE)).unwrap();
+            let ear = self.router.run(move || listen(any(family, PORT)));
             let to = SocketAddr::new(FAR[family].parse().unwrap(), PORT);
-            self.host
-                .run(move || UdpSocket::bind((any, 4000)).unwrap().send_to(b"hello", to).unwrap());
-            let (_, source) = ear.recv_from(&mut [0; 16]).expect("forwarded to WireGuard's port");
-            assert_eq!(source.ip().to_string(), expected[family]);
+            self.host.run(move || listen(any(family, 4000)).send_to(b"hello", to).unwrap());
+            assert_eq!(hear(&ear).as_deref(), Some(expected[family]));
         }
     }
 }
@@ -273,17 +284,14 @@ fn what_comes_to_the_floating_ip_is_received_under_strict_filters() {
         lab.claim();
         lab.install();
         for family in 0..2 {
-            let any = ["0.0.0.0", "::"][family];
-            let ear = lab.gateway.run(move || UdpSocket::bind((any, PORT)).unwrap());
-            ear.set_read_timeout(Some(PATIENCE)).unwrap();
+            let ear = lab.gateway.run(move || listen(any(family, PORT)));
             for from in [NEAR[family], FAR[family]] {
                 let to = SocketAddr::new(VIP[family].parse().unwrap(), PORT);
                 lab.router.run(move || {
-                    let mouth = UdpSocket::bind((from.parse::<IpAddr>().unwrap(), 0)).unwrap();
+                    let mouth = listen(SocketAddr::new(from.parse().unwrap(), 0));
                     mouth.send_to(b"hello", to).unwrap();
                 });
-                let (_, source) = ear.recv_from(&mut [0; 16]).expect("a packet to the floating IP");
-                assert_eq!(source.ip().to_string(), from);
+                assert_eq!(hear(&ear).as_deref(), Some(from));
             }
         }
     });

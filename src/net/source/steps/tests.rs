@@ -1,4 +1,5 @@
 use super::*;
+use crate::net::netlink::MAIN_TABLE;
 
 const PORT: u16 = 51820;
 
