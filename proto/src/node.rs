@@ -7,8 +7,8 @@ use ring::digest;
 use zeroize::Zeroizing;
 
 use crate::api::{
-    Ability, Boot, Command, Event, Evidence, Health, NodeConfig, PathIndex, Reason, Refused, Report,
-    RoleLevel, Snapshot, Term,
+    Ability, Boot, Command, Event, Evidence, Health, NodeConfig, PathIndex, Reason, Refused,
+    Report, RoleLevel, Snapshot, Term,
 };
 use crate::election::{Input, State};
 use crate::handover::Outgoing;
@@ -208,7 +208,8 @@ impl Node {
             master: None,
         };
         let cluster = config.cluster.clone();
-        let peers = config.peers.iter().map(|peer| Peer::new(&cluster, peer.clone(), now)).collect();
+        let peers =
+            config.peers.iter().map(|peer| Peer::new(&cluster, peer.clone(), now)).collect();
         let mut node = Node {
             cluster_tag: cluster_tag(&cluster),
             tag: node_tag(&cluster, &config.name),
@@ -266,7 +267,8 @@ impl Node {
         let incoming_from =
             self.incoming.as_ref().and_then(|i| self.config.peers.get(i.peer)).cloned();
         for wanted in &config.peers {
-            let known = old.iter_mut().find(|p| p.as_ref().is_some_and(|p| p.config.name == wanted.name));
+            let known =
+                old.iter_mut().find(|p| p.as_ref().is_some_and(|p| p.config.name == wanted.name));
             let mut peer = known
                 .and_then(Option::take)
                 .unwrap_or_else(|| Peer::new(&config.cluster, wanted.clone(), self.now));
@@ -289,10 +291,11 @@ impl Node {
                 _ => self.abort_to(gone.name, "it is no longer in the config"),
             }
         }
-        self.incoming = match (incoming_from.and_then(|peer| place(&peer.name)), self.incoming.take()) {
-            (Some(index), Some(incoming)) => Some(Incoming { peer: index, ..incoming }),
-            _ => None,
-        };
+        self.incoming =
+            match (incoming_from.and_then(|peer| place(&peer.name)), self.incoming.take()) {
+                (Some(index), Some(incoming)) => Some(Incoming { peer: index, ..incoming }),
+                _ => None,
+            };
         self.answer = None;
         self.config = config;
         self.keys = keys;
@@ -407,7 +410,11 @@ impl Node {
         self.now = self.now.max(now);
         self.answer = None;
         let late = self.now.since(self.expected);
-        let bound = if self.state == State::Serving { self.config.detection() } else { self.config.interval };
+        let bound = if self.state == State::Serving {
+            self.config.detection()
+        } else {
+            self.config.interval
+        };
         if late > bound {
             self.awake_since = self.now;
             if self.state == State::Serving {
@@ -432,3 +439,6 @@ impl Node {
         self.events.push_back(event);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Node, Stopping};
 use crate::api::{Ability, Event, Reason, Role};
 use crate::election::{Incumbent, Input, Standing, State, Verdict, View};
-use crate::peer::Claim;
+use crate::peer::{Claim, Peer};
 use crate::time::Time;
 use crate::wire::Tag;
 
@@ -159,10 +159,18 @@ impl Node {
         since.is_some_and(|since| self.now >= since + self.config.detection())
     }
 
-    /// Every gateway is heard now, timely, and since I woke.
+    /// Every gateway is accounted for.
     fn all_heard(&self) -> bool {
-        let mut gateways = self.peers.iter().filter(|peer| !peer.config.witness);
-        gateways.all(|peer| peer.alive && peer.last_timely.is_some_and(|at| at > self.awake_since))
+        !self.peers.iter().any(|peer| self.may_hide_a_master(peer))
+    }
+
+    /// A gateway that is not heard, timely and since I woke. One whose session ended a moment ago,
+    /// by its goodbye or obituary, is no riddle: it may only become one again by starting anew.
+    fn may_hide_a_master(&self, peer: &Peer) -> bool {
+        let heard = peer.alive && peer.last_timely.is_some_and(|at| at > self.awake_since);
+        let grace = self.config.detection() * 2;
+        let gone = peer.gone_at.is_some_and(|at| self.now.since(at) < grace);
+        !peer.config.witness && !heard && !gone
     }
 
     /// Design §5.2 and §5.3.
@@ -226,7 +234,7 @@ impl Node {
         let incumbent = self.incumbent();
         let eligible_since = self.eligible_since.unwrap_or(self.now);
         let detection = self.config.detection();
-        let unheard = self.peers.iter().filter(|p| !p.config.witness && !p.alive);
+        let unheard = self.peers.iter().filter(|peer| self.may_hide_a_master(peer));
         let last = unheard.filter_map(|p| p.last_timely).max().unwrap_or(Time::ZERO);
         let last = last.max(self.awake_since);
         View {
@@ -295,16 +303,19 @@ impl Node {
         // Half an interval of patience, so that jitter does not set off probes.
         let patience = self.config.interval * 3 / 2;
         let missing = self.peers.iter().filter(|peer| !peer.config.witness);
-        let gateways = missing.map(|p| p.last_timely.unwrap_or(Time::ZERO).max(self.awake_since) + patience);
+        let gateways =
+            missing.map(|p| p.last_timely.unwrap_or(Time::ZERO).max(self.awake_since) + patience);
         match self.state {
             _ if self.config.witness => None,
             State::Serving => gateways.min(),
-            State::Init | State::Standby | State::Leaving | State::LeavingForFault | State::Faulty => {
-                match self.incumbent() {
-                    Some(master) => Some(master.last + master.interval * 3 / 2),
-                    None => gateways.min(),
-                }
-            }
+            State::Init
+            | State::Standby
+            | State::Leaving
+            | State::LeavingForFault
+            | State::Faulty => match self.incumbent() {
+                Some(master) => Some(master.last + master.interval * 3 / 2),
+                None => gateways.min(),
+            },
         }
     }
 

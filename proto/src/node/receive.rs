@@ -23,6 +23,10 @@ impl Node {
         let body = self.open(index, &header, bytes)?;
         if let Some(obituary) = body.obituary {
             self.read_obituary(&obituary);
+            if self.peers.get(index).is_some_and(|peer| peer.ended.contains(&header.session)) {
+                // It was this session's own.
+                return Ok(());
+            }
         }
         let sent = self.echo_of(index, body.echo)?;
         if self.peers.get(index).is_some_and(|peer| peer.is_established(&header.session)) {
@@ -89,7 +93,11 @@ impl Node {
     }
 
     /// When I sent what this echoes, if that is timely.
-    fn echo_of(&self, index: usize, echo: Option<Echo>) -> Result<Option<(Time, Duration)>, Refusal> {
+    fn echo_of(
+        &self,
+        index: usize,
+        echo: Option<Echo>,
+    ) -> Result<Option<(Time, Duration)>, Refusal> {
         let Some(echo) = echo.filter(|echo| echo.session == self.session) else {
             return Ok(None);
         };
@@ -116,7 +124,9 @@ impl Node {
         let theirs = peer.said.as_ref().map(|(said, _)| micros_of(said.interval_us));
         let patience = interval.max(theirs.unwrap_or_default()) * 2;
         let occupied = peer.session.is_some()
-            && peer.last_timely.is_some_and(|last| now.since(last.max(self.awake_since)) < patience);
+            && peer
+                .last_timely
+                .is_some_and(|last| now.since(last.max(self.awake_since)) < patience);
         if sent.is_some() && !occupied {
             let was_master = peer.claim.is_some();
             peer.establish(header.session);
@@ -132,7 +142,8 @@ impl Node {
         if peer.answered_at.is_none_or(|at| now.since(at) >= interval * 3 / 4) {
             peer.answered_at = Some(now);
             let echo = Echo { session: header.session, number: body.number, age_us: 0 };
-            self.answer = Some(Answer { peer: index, path: header.path, echo, duplicate: occupied });
+            self.answer =
+                Some(Answer { peer: index, path: header.path, echo, duplicate: occupied });
         }
         Err(Refusal::UnknownSession)
     }
@@ -247,7 +258,7 @@ impl Node {
     fn end_session(&mut self, index: usize, reason: fn(String) -> Reason) {
         let Some(peer) = self.peers.get_mut(index) else { return };
         let was_master = peer.claim.is_some();
-        peer.end_session();
+        peer.end_session(self.now);
         let name = peer.config.name.clone();
         if was_master {
             self.vacate(reason(name), self.now);

@@ -181,7 +181,8 @@ impl Node {
 
     /// The best peer that nothing stands against.
     pub(super) fn best_successor(&self, force: bool, fit: impl Fn(usize) -> bool) -> Option<usize> {
-        let able = (0..self.peers.len()).filter(|i| self.objection_to(*i, force).is_none() && fit(*i));
+        let able =
+            (0..self.peers.len()).filter(|i| self.objection_to(*i, force).is_none() && fit(*i));
         able.max_by_key(|index| self.peers.get(*index).and_then(crate::peer::Peer::standing))
     }
 
@@ -328,7 +329,8 @@ impl Node {
         let reserved = if for_other { self.now + remaining } else { self.now };
         self.vacate(Reason::MasterReleased(name.clone()), reserved);
         if release.successor == tag && self.obstacle().is_none() {
-            let asked = self.incoming.take().filter(|incoming| incoming.peer == index && incoming.manual);
+            let asked =
+                self.incoming.take().filter(|incoming| incoming.peer == index && incoming.manual);
             self.no_preempt = asked.map(|incoming| (name.clone(), incoming.session));
             self.step(Input::Won, Reason::HandoverFrom(name));
         }

@@ -36,8 +36,18 @@ mod field {
 
     /// Without one of these there is no heartbeat.
     pub(super) const REQUIRED: [u8; 12] = [
-        NUMBER, ROLE, PRIORITY, FLAGS, TIMING, FINGERPRINT, WIREGUARD, CLOCK, EVIDENCE, OBITUARY_HASH,
-        HIGHEST_TERM, PATHS_HEARD,
+        NUMBER,
+        ROLE,
+        PRIORITY,
+        FLAGS,
+        TIMING,
+        FINGERPRINT,
+        WIREGUARD,
+        CLOCK,
+        EVIDENCE,
+        OBITUARY_HASH,
+        HIGHEST_TERM,
+        PATHS_HEARD,
     ];
 }
 
@@ -321,7 +331,8 @@ impl Body {
             field::GOODBYE | field::DUPLICATE_NAME => return None,
             field::OBITUARY => {
                 let secret = exact(v.get(24..)?)?;
-                self.obituary = Some(Obituary { node: array(v, 0)?, session: array(v, 8)?, secret });
+                self.obituary =
+                    Some(Obituary { node: array(v, 0)?, session: array(v, 8)?, secret });
             }
             // Said by a newer version.
             _ => return Some(false),

@@ -1,4 +1,5 @@
 //! Nodes on virtual time: one test for each reason, and for what must change nothing.
 
 mod elections;
+mod random;
 mod world;
