@@ -1,9 +1,11 @@
 //! What datagrams may and may not do to a node. Here because forging needs the node's own tools.
 
+use std::time::Duration;
+
 use super::*;
 use crate::api::{PeerConfig, Role, WireguardKind};
 use crate::seal::SealKeys;
-use crate::wire::body::{Body, Obituary};
+use crate::wire::body::{Body, Echo, Obituary};
 use crate::wire::{HEADER_LEN, Header, TAG_LEN};
 
 const I: Duration = Duration::from_millis(100);

@@ -133,7 +133,7 @@ fn replay(world: &mut World, which: usize, to: usize, flip: Option<usize>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens_a_healed_cluster_has_one_master(ops in proptest::collection::vec(op(), 1..40)) {
