@@ -1,4 +1,5 @@
 //! Nodes on virtual time: one test for each reason, and for what must change nothing.
+#![allow(clippy::unwrap_used, reason = "all of this is tests")]
 
 mod elections;
 mod random;

@@ -132,8 +132,13 @@ fn replay(world: &mut World, which: usize, to: usize, flip: Option<usize>) {
     world.deliver(packet);
 }
 
+/// As many as `PROPTEST_CASES` says, else few enough for a quick run.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(64)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens_a_healed_cluster_has_one_master(ops in proptest::collection::vec(op(), 1..40)) {
