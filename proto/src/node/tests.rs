@@ -562,3 +562,28 @@ fn any_live_path_keeps_a_peer_alive() {
     }
     assert_eq!((a.level().role, b.level().role), (Role::Master, Role::Backup));
 }
+
+#[test]
+fn a_repeated_release_moves_nothing() {
+    use crate::wire::body::Release;
+    let (_, mut b) = pair(1000);
+    b.maintenance = true;
+    let release = Release { term: 1, successor: [0; 8], remaining_ms: 300, sequence: 1 };
+    let first = Body { role: Role::Backup, term: 0, release: Some(release), ..body(&b, 500) };
+    let again = Body { number: 501, ..first.clone() };
+    assert_eq!(b.handle_datagram(at(1000), &mut forged(&first, 500)), Ok(()));
+    assert_eq!(b.handle_datagram(at(1050), &mut forged(&again, 501)), Ok(()));
+    assert_eq!(b.vacancy.since, at(1000), "the repetition does not restart anyone's wait");
+}
+
+#[test]
+fn a_master_that_is_leaving_displaces_nobody() {
+    for (leaving, role) in [(true, Role::Master), (false, Role::Backup)] {
+        let (_, mut b) = pair(1000);
+        b.step(Input::Won, Reason::NoMaster);
+        let mut claim = Body { term: 9, highest_term: 9, ..body(&b, 500) };
+        claim.flags.leaving = leaving;
+        assert_eq!(b.handle_datagram(at(1000), &mut forged(&claim, 500)), Ok(()));
+        assert_eq!(b.level().role, role, "leaving: {leaving}");
+    }
+}
