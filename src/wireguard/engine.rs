@@ -15,7 +15,9 @@ use gotatun::tun::tun_async_device::{self, TunDevice};
 use gotatun::x25519;
 use ipnet::IpNet;
 use ipnetwork::IpNetwork;
+use nix::net::if_::if_nametoindex;
 use tokio::sync::{mpsc, oneshot, watch};
+use wgha_proto::Time;
 
 use super::conf::WgConf;
 use super::key::{KEY_LEN, PublicKey, SecretKey};
@@ -37,9 +39,12 @@ const CALLS: usize = 16;
 /// Changes made under one lock; meanwhile no packet passes.
 const BATCH: usize = 50;
 
-/// How often the clocks are compared while suspended, and by how much the wall clock may have been
+/// A device that fails again within this time is not made again.
+const RECOVERY: Duration = Duration::from_secs(10);
+
+/// How often TUN device and clocks are looked at, and by how much the wall clock may have been
 /// set before the engine's stamps are stale.
-const CLOCK_CHECK: Duration = Duration::from_secs(1);
+const CHECK: Duration = Duration::from_secs(1);
 const CLOCK_STEP_NS: u64 = 500_000_000;
 
 /// The threads that forward packets.
@@ -162,11 +167,15 @@ struct Worker {
     running: Option<Running>,
     /// gotatun forgets a handshake after 180 s, and all at every resume.
     handshakes: HashMap<PublicKey, SystemTime>,
+    /// When a running device was last made again.
+    recovered: Option<Time>,
 }
 
 struct Running {
     device: Device<Transports>,
+    udp: SourceUdp,
     tun: TunDevice,
+    tun_index: u32,
     port: u16,
     suspended: bool,
     /// Wall clock minus boot clock when the device was built, in nanoseconds.
@@ -175,8 +184,9 @@ struct Running {
 
 enum Input {
     Call(Option<Call>),
+    /// gotatun says that it cannot go on.
     Failed,
-    ClockCheck,
+    Check,
 }
 
 impl Worker {
@@ -189,27 +199,24 @@ impl Worker {
             uapi: None,
             running: None,
             handshakes: HashMap::new(),
+            recovered: None,
         }
     }
 
     async fn run(mut self, mut calls: mpsc::Receiver<Call>) {
-        let mut check = tokio::time::interval(CLOCK_CHECK);
+        let mut check = tokio::time::interval(CHECK);
         check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let input = tokio::select! {
                 call = calls.recv() => Input::Call(call),
                 () = failure(self.running.as_mut()) => Input::Failed,
-                _ = check.tick() => Input::ClockCheck,
+                _ = check.tick() => Input::Check,
             };
             match input {
                 Input::Call(Some(call)) => self.call(call).await,
                 Input::Call(None) => break,
-                Input::Failed => self.failed().await,
-                Input::ClockCheck => {
-                    if let Err(e) = self.follow_clock().await {
-                        tracing::error!("{}: {e}", self.interface);
-                    }
-                }
+                Input::Failed => self.recover().await,
+                Input::Check => self.check().await,
             }
         }
         self.close().await;
@@ -225,8 +232,7 @@ impl Worker {
                 let _ = reply.send(self.resume(source).await);
             }
             Call::Suspend(reply) => {
-                self.suspend().await;
-                let _ = reply.send(Ok(()));
+                let _ = reply.send(self.suspend().await);
             }
             Call::Read(reply) => {
                 let _ = reply.send(Ok(self.read().await));
@@ -239,10 +245,46 @@ impl Worker {
         }
     }
 
-    async fn failed(&mut self) {
+    /// What nobody tells: a TUN device that was deleted, a clock that was set.
+    async fn check(&mut self) {
+        if self.running.as_ref().is_some_and(|r| !r.tun_exists(&self.interface)) {
+            self.failed("its TUN device was deleted").await;
+        }
+        if let Err(e) = self.follow_clock().await {
+            self.failed(&e.to_string()).await;
+        }
+    }
+
+    /// gotatun reports the end of its tasks as a failure, also of tasks that it stops itself when
+    /// it suspends or opens new sockets, if they end in an unlucky order. So the device is made
+    /// again, once; what is really broken breaks again.
+    async fn recover(&mut self) {
+        let Some(old) = self.running.take() else { return };
+        if !old.tun_exists(&self.interface) {
+            self.running = Some(old);
+            return self.failed("its TUN device was deleted").await;
+        }
+        let now = clock::now();
+        let again = self.recovered.is_some_and(|before| now.since(before) < RECOVERY);
+        if !old.suspended && again {
+            self.running = Some(old);
+            return self.failed("its socket or its TUN device does not work").await;
+        }
+        let resume = !old.suspended;
+        let mut result = self.rebuild(old).await;
+        if let (true, Ok(()), Some(running)) = (resume, &result, &mut self.running) {
+            self.recovered = Some(now);
+            result = running.resume().await;
+        }
+        if let Err(e) = result {
+            self.failed(&e.to_string()).await;
+        }
+    }
+
+    async fn failed(&mut self, why: &str) {
         self.close().await;
-        let why = "the embedded WireGuard lost its TUN device or its socket";
-        self.failed.send_replace(Some(why.to_owned()));
+        let why = format!("the embedded WireGuard of {} stopped: {why}", self.interface);
+        self.failed.send_replace(Some(why));
     }
 
     async fn configure(&mut self, conf: &WgConf, keepalives: Keepalives) -> Result<(), WgError> {
@@ -262,7 +304,7 @@ impl Worker {
         running.apply(&change).await?;
         // Without peers nothing was opened, and nothing opens by itself when some are added.
         if now.peers.is_empty() && !running.suspended {
-            running.suspend().await;
+            running.suspend().await?;
             running.resume().await?;
         }
         Ok(())
@@ -275,15 +317,19 @@ impl Worker {
         running.resume().await
     }
 
-    async fn suspend(&mut self) {
+    async fn suspend(&mut self) -> Result<(), WgError> {
         // Reading remembers the handshakes that the next resume forgets.
         self.read().await;
-        if let Some(running) = &mut self.running {
-            running.suspend().await;
+        match &mut self.running {
+            Some(running) => running.suspend().await,
+            None => Ok(()),
         }
     }
 
     async fn read(&mut self) -> Option<Snapshot> {
+        if self.running.as_ref().is_some_and(|r| !r.tun_exists(&self.interface)) {
+            self.failed("its TUN device was deleted").await;
+        }
         let running = self.running.as_ref()?;
         let mut device = read(&running.device).await;
         for peer in &mut device.peers {
@@ -304,12 +350,18 @@ impl Worker {
         let stale = |r: &Running| r.suspended && r.clock_ns.abs_diff(clock_ns()) > CLOCK_STEP_NS;
         let Some(old) = self.running.take_if(|r| stale(r)) else { return Ok(()) };
         tracing::info!("{}: the wall clock was set, renewing the time stamps", self.interface);
+        self.rebuild(old).await
+    }
+
+    /// Makes the device again, suspended, with all that the old one knew but the sessions.
+    async fn rebuild(&mut self, old: Running) -> Result<(), WgError> {
         let device = read(&old.device).await;
         let key =
             old.device.read(async |d| d.private_key().map(|k| SecretKey::new(k.to_bytes()))).await;
         let peers = old.device.peers().await.into_iter().map(|p| p.peer).collect();
         let Running { device: old_device, tun, port, .. } = old;
         old_device.stop().await;
+        self.udp.closed().await.map_err(WgError::step("close the embedded WireGuard's sockets"))?;
         let Some(key) = key else { return Ok(()) };
         self.build(tun, port, device.fwmark, &key, peers).await
     }
@@ -335,7 +387,12 @@ impl Worker {
             .suspended(true)
             .build();
         let device = device.await.map_err(|e| failed(e, port))?;
-        self.running = Some(Running { device, tun, port, suspended: true, clock_ns: clock_ns() });
+        let udp = self.udp.clone();
+        let clock_ns = clock_ns();
+        let tun_index = if_nametoindex(self.interface.as_str())
+            .map_err(WgError::step(format!("look for {}", self.interface)))?;
+        let suspended = true;
+        self.running = Some(Running { device, udp, tun, tun_index, port, suspended, clock_ns });
         *self.client.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(client);
         if self.uapi.is_none() {
             match Uapi::open(&self.interface, self.client.clone()) {
@@ -357,9 +414,15 @@ impl Worker {
 }
 
 impl Running {
-    async fn suspend(&mut self) {
+    /// The kernel does not wake a reader of a TUN device that is deleted.
+    fn tun_exists(&self, interface: &str) -> bool {
+        if_nametoindex(interface).is_ok_and(|index| index == self.tun_index)
+    }
+
+    async fn suspend(&mut self) -> Result<(), WgError> {
         self.device.suspend().await;
         self.suspended = true;
+        self.udp.closed().await.map_err(WgError::step("close the embedded WireGuard's sockets"))
     }
 
     async fn resume(&mut self) -> Result<(), WgError> {
@@ -377,7 +440,7 @@ impl Running {
         let result = self.try_apply(change).await;
         if let Err(e) = result {
             // A new key or port could not have its socket: silent, and said so.
-            self.suspend().await;
+            self.suspend().await?;
             return Err(failed(e, self.port));
         }
         Ok(())

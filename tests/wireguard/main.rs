@@ -160,7 +160,7 @@ fn wg_show_works() {
         if !kernel() {
             let set = ["wg", "set", name, "listen-port", "1"];
             let (ok, text) = net.exec(&net.gateway, &set);
-            assert!(!ok && text.contains("not permitted"), "{text}");
+            assert!(!ok && text.contains("Unable to modify"), "{text}");
             assert_eq!(wg.state().await.unwrap(), UP);
         }
         wg.delete().await.unwrap();
@@ -177,7 +177,6 @@ fn a_difference_leaves_other_sessions_alone() {
     let moving = "10.99.0.9";
     let a = net.add_client(&alice, &keys.public, &[ALICE, moving], 4001);
     let b = net.add_client(&bob, &keys.public, &[BOB], 4002);
-    net.ip(&net.client, "link set lo down");
     let both = conf(
         &net,
         &keys,
@@ -186,9 +185,9 @@ fn a_difference_leaves_other_sessions_alone() {
     in_gateway(&net, async |mut wg| {
         wg.stage(&both).await.unwrap();
         wg.up().await.unwrap();
-        let ping = |name: &str, to: &str| net.ping(&net.gateway, INNER, to, 1) && !name.is_empty();
-        assert!(within(Duration::from_secs(20), || knock(&net, &a) && ping(&a, ALICE)));
-        assert!(within(Duration::from_secs(20), || knock(&net, &b) && ping(&b, BOB)));
+        let ping = |to: &str| net.ping(&net.gateway, INNER, to, 1);
+        assert!(within(Duration::from_secs(20), || net.ping(&net.client, ALICE, INNER, 1)));
+        assert!(within(Duration::from_secs(20), || net.ping(&net.client, BOB, INNER, 1)));
         let handshake = |name: &str| net.wg(&net.client, &["show", name, "latest-handshakes"]);
         let before = (handshake(&a), handshake(&b));
 
@@ -204,8 +203,8 @@ fn a_difference_leaves_other_sessions_alone() {
         );
         wg.stage(&moved).await.unwrap();
         assert_eq!(wg.state().await.unwrap(), UP);
-        assert!(ping(&a, ALICE) && ping(&b, BOB), "a session was lost");
-        assert!(ping(&a, moving), "the prefix did not move");
+        assert!(ping(ALICE) && ping(BOB), "a session was lost");
+        assert!(ping(moving), "the prefix did not move");
         assert!(net.ip(&net.gateway, "route show").contains("10.97.0.0/16"));
         assert_eq!((handshake(&a), handshake(&b)), before);
 
@@ -219,23 +218,17 @@ fn a_difference_leaves_other_sessions_alone() {
             ],
         );
         wg.stage(&changed).await.unwrap();
-        assert!(ping(&a, moving) && ping(&b, BOB));
+        assert!(ping(moving) && ping(BOB));
         assert!(!net.ip(&net.gateway, "route show").contains("10.97.0.0/16"));
         assert_eq!(wg.peers().await.unwrap().len(), 2);
 
         // One peer goes, the other does not notice.
         let one = conf(&net, &keys, &[(&alice.public, "10.99.0.2/32, 10.99.0.9/32", "")]);
         wg.stage(&one).await.unwrap();
-        assert!(ping(&a, ALICE) && !ping(&b, BOB));
+        assert!(ping(ALICE) && !ping(BOB));
         assert_eq!(handshake(&a), before.0);
         assert_eq!(wg.state().await.unwrap(), UP);
     });
-}
-
-/// Makes a client send something.
-fn knock(net: &Net, client: &str) -> bool {
-    net.exec(&net.client, &["ping", "-n", "-c", "1", "-W", "1", "-I", client, INNER]);
-    true
 }
 
 #[test]
