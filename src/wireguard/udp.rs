@@ -30,9 +30,10 @@ pub(super) struct SourceUdp {
 }
 
 impl SourceUdp {
-    /// Takes effect at the next resume.
-    pub(super) fn set(&self, source: Source) {
-        *self.source.lock().unwrap_or_else(PoisonError::into_inner) = source;
+    /// Takes effect when the sockets are opened next. Whether it is another one than before.
+    pub(super) fn set(&self, source: Source) -> bool {
+        let mut current = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *current, source) != source
     }
 
     fn get(&self) -> Source {

@@ -4,6 +4,9 @@
 //! `WGHA_TEST_BACKEND=kernel` drives the kernel's WireGuard instead of the embedded one. Needs root,
 //! `ip`, `ping`, `wg`, and for the clients the kernel's WireGuard or `wireguard-go`.
 
+// A helper's failure is the test's, which clippy sees in functions marked `test` alone.
+#![allow(clippy::unwrap_used)]
+
 mod net;
 
 use std::io::ErrorKind;
@@ -94,6 +97,15 @@ fn staged_is_silent_and_up_speaks_from_the_floating_ip() {
         assert!(routes.contains(&format!("10.98.0.0/16 dev {}", net.interface)), "{routes}");
         assert!(!routes.contains("10.99.0.2"), "covered by the address: {routes}");
         wg.up().await.unwrap();
+
+        if !kernel() {
+            let other = "10.77.0.11";
+            net.ip(&net.gateway, &format!("address add {other}/32 dev gw0"));
+            wg.set_source(Source { v4: Some(other.parse().unwrap()), v6: None });
+            wg.up().await.unwrap();
+            let from_other = || socket.recv_from(&mut packet).unwrap().1.ip().to_string() == other;
+            assert!(within(Duration::from_secs(8), from_other));
+        }
 
         wg.down().await.unwrap();
         assert_eq!(wg.state().await.unwrap(), STAGED);
