@@ -417,3 +417,77 @@ fn a_device_left_over() {
         }
     });
 }
+
+#[test]
+fn both_families_from_their_floating_ips() {
+    let net = Net::new();
+    net.add_floating();
+    let (own, floating, client) = ("fd77::2", "fd77::10", "fd77::100");
+    net.ip(&net.gateway, &format!("address add {own}/64 dev gw0 nodad"));
+    net.ip(&net.gateway, &format!("address add {floating}/128 dev gw0 nodad preferred_lft 0"));
+    net.ip(&net.client, &format!("address add {client}/64 dev cl0 nodad"));
+    if kernel() {
+        net.ip(&net.gateway, &format!("route add {client} dev gw0 src {floating}"));
+    }
+    let v4 = net.client_socket(4000);
+    let v6 = net.socket(&net.client, client, 4000);
+    let (v4_end, v6_end) = (
+        format!("Endpoint = {CLIENT}:4000\nPersistentKeepalive = 1"),
+        format!("Endpoint = [{client}]:4000\nPersistentKeepalive = 1"),
+    );
+    let (keys, one, other) = (Keys::new(), Keys::new().public, Keys::new().public);
+    let conf =
+        conf(&net, &keys, &[(&one, "10.99.0.2/32", &v4_end), (&other, "fd99::2/128", &v6_end)]);
+    in_gateway(&net, async |mut wg| {
+        let (v4_source, v6_source) = (FLOATING.parse().unwrap(), floating.parse().unwrap());
+        wg.set_source([v4_source, v6_source].into_iter().collect());
+        wg.stage(&conf).await.unwrap();
+        wg.up().await.unwrap();
+        for (socket, address) in [(&v4, FLOATING), (&v6, floating)] {
+            socket.set_read_timeout(Some(Duration::from_secs(8))).unwrap();
+            let (len, from) = socket.recv_from(&mut [0; 2048]).expect(address);
+            assert_eq!((len, from.ip().to_string(), from.port()), (148, address.to_owned(), PORT));
+        }
+        let routes = net.ip(&net.gateway, "-6 route show");
+        assert!(routes.contains(&format!("fd99::2 dev {}", net.interface)), "{routes}");
+        wg.up().await.unwrap();
+    });
+}
+
+/// More than one message holds, either way, and a peer that spans several.
+#[test]
+fn many_peers() {
+    let net = Net::new();
+    net.add_floating();
+    let keys = Keys::new();
+    let count: u32 = if kernel() { 3_000 } else { 1_000 };
+    let mut conf = conf(&net, &keys, &[]);
+    for n in 0..count {
+        let mut public_key = [9; 32];
+        public_key[..4].copy_from_slice(&n.to_be_bytes());
+        let prefix = |n: u32| ipnet::Ipv4Net::new(n.into(), 32).unwrap().into();
+        let first = 0x0a63_0000 + n;
+        let more = if n == 7 { 0x0a70_0000..0x0a70_0000 + 900 } else { 0..0 };
+        conf.peers.push(wgha::wireguard::conf::Peer {
+            public_key: wgha::wireguard::key::PublicKey(public_key),
+            preshared_key: None,
+            allowed_ips: std::iter::once(first).chain(more).map(prefix).collect(),
+            endpoint: None,
+            keepalive: 25,
+        });
+    }
+    in_gateway(&net, async |mut wg| {
+        wg.stage(&conf).await.unwrap();
+        assert_eq!(wg.state().await.unwrap(), STAGED);
+        assert_eq!(wg.peers().await.unwrap().len(), usize::try_from(count).unwrap());
+        let start = std::time::Instant::now();
+        wg.up().await.unwrap();
+        println!("{count} peers up in {:?}", start.elapsed());
+        assert_eq!(wg.state().await.unwrap(), UP);
+        conf.peers.truncate(10);
+        wg.stage(&conf).await.unwrap();
+        assert_eq!(wg.state().await.unwrap(), UP);
+        wg.down().await.unwrap();
+        assert_eq!(wg.state().await.unwrap(), STAGED);
+    });
+}
