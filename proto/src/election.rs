@@ -131,8 +131,11 @@ pub(crate) struct View {
     pub(crate) evidence: Evidence,
     /// The first heartbeat that I missed of a master or of a gateway that may be it.
     pub(crate) missed_since: Time,
-    /// A timely node says that it hears a master.
-    pub(crate) heard_by_other: bool,
+    /// Until when the word of a timely node holds that it hears a master.
+    pub(crate) heard_until: Time,
+    /// The same, of nodes that say that they hear *me*, though I am not master: an earlier run of
+    /// mine, or another process of my name.
+    pub(crate) namesake_until: Time,
 }
 
 /// What a standby does.
@@ -161,7 +164,9 @@ impl View {
         if self.now < due {
             return Verdict::Wait(due);
         }
-        if silence && self.heard_by_other {
+        // What others hear of my own name binds me even when everyone is heard.
+        let hearsay = if silence { self.heard_until } else { self.namesake_until };
+        if self.now < hearsay {
             return Verdict::Held("master-heard-by-another");
         }
         if silence && !self.evidence_suffices() {

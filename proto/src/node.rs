@@ -271,6 +271,9 @@ impl Node {
                 .and_then(Option::take)
                 .unwrap_or_else(|| Peer::new(&config.cluster, wanted.clone(), self.now));
             peer.config = wanted.clone();
+            if wanted.witness {
+                peer.claim = None;
+            }
             // Made anew with the keys now in force.
             (peer.tx, peer.rx) = (None, None);
             // Paths that are gone carry nothing more.
@@ -407,6 +410,10 @@ impl Node {
         let bound = if self.state == State::Serving { self.config.detection() } else { self.config.interval };
         if late > bound {
             self.awake_since = self.now;
+            if self.state == State::Serving {
+                // Whoever took over in the meantime must take addresses and claims back.
+                self.yielded = Some((self.term, self.now));
+            }
             self.step(Input::Leave, Reason::Slept(late));
         }
     }

@@ -9,6 +9,7 @@ use crate::api::{Ability, Event, Reason, Role};
 use crate::election::{Incumbent, Input, Standing, State, Verdict, View};
 use crate::peer::Claim;
 use crate::time::Time;
+use crate::wire::Tag;
 
 /// The first hold-off after being master failed, and the longest.
 const HOLD_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -34,7 +35,11 @@ impl Node {
             return;
         }
         self.queue_all();
+        if self.state == State::Standby {
+            self.listened_at.get_or_insert(self.now);
+        }
         if self.state == State::Serving {
+            self.abort("the successor did not take over");
             self.term = self.highest.saturating_add(1);
             self.note_term(self.term);
             self.won_at = self.now;
@@ -144,7 +149,6 @@ impl Node {
         let long_enough = self.now >= self.awake_since + self.config.detection();
         let known = self.config.witness || self.ability != Ability::Unknown;
         if known && (long_enough || self.all_heard()) {
-            self.listened_at = Some(self.now);
             self.step(Input::Listened, Reason::Listened);
         }
     }
@@ -197,6 +201,7 @@ impl Node {
             State::Serving => Some("master"),
             State::Leaving | State::LeavingForFault => Some("leaving"),
             State::Faulty => Some("fault"),
+            State::Standby if self.duplicate.first.is_some() => Some("duplicate-name"),
             State::Standby if self.maintenance => Some("maintenance"),
             State::Standby if self.ability == Ability::Unknown => Some("unknown-ability"),
             State::Standby => None,
@@ -235,7 +240,8 @@ impl Node {
             step: self.rank_step(),
             evidence: self.evidence,
             missed_since: incumbent.map_or(last, |master| master.last + master.interval),
-            heard_by_other: self.heard_by_other(),
+            heard_until: self.heard_until(|_| true),
+            namesake_until: self.heard_until(|node| *node == self.tag),
         }
     }
 
@@ -270,16 +276,18 @@ impl Node {
         (self.config.interval / 4).max(rtt * 3 / 2)
     }
 
-    /// A timely node says that it hears a master, of a term no older than the claim that I know.
-    fn heard_by_other(&self) -> bool {
+    /// Until when to believe timely nodes that say that they hear a master, of a term no older than
+    /// the claim that I know.
+    fn heard_until(&self, which: impl Fn(&Tag) -> bool) -> Time {
         let term = self.best_claim().map_or(0, |(_, claim)| claim.term);
-        self.peers.iter().filter(|peer| peer.alive && peer.claim.is_none()).any(|peer| {
-            let Some((said, at)) = &peer.said else { return false };
-            said.hears.is_some_and(|hears| {
-                let age = Duration::from_millis(u64::from(hears.age_ms)) + self.now.since(*at);
-                hears.term >= term && age < self.config.detection()
-            })
-        })
+        let others = self.peers.iter().filter(|peer| peer.alive && peer.claim.is_none());
+        let until = others.filter_map(|peer| {
+            let (said, at) = peer.said.as_ref()?;
+            let hears = said.hears.filter(|h| h.term >= term && which(&h.node))?;
+            let age = Duration::from_millis(u64::from(hears.age_ms));
+            Some(*at + self.config.detection() - age)
+        });
+        until.max().unwrap_or(Time::ZERO)
     }
 
     /// When outside evidence begins to matter, if nothing is heard until then.
@@ -315,10 +323,16 @@ impl Node {
         if self.state == State::Init {
             at(Some(self.awake_since + detection));
         }
-        if self.obstacle().is_none()
-            && let Verdict::Wait(due) = self.view().verdict()
-        {
-            at(Some(due));
+        if self.obstacle().is_none() {
+            let view = self.view();
+            match view.verdict() {
+                Verdict::Wait(due) => at(Some(due)),
+                Verdict::Held(_) => {
+                    at(Some(view.heard_until));
+                    at(Some(view.namesake_until));
+                }
+                Verdict::Act { .. } => {}
+            }
         }
         for peer in self.peers.iter().filter(|peer| peer.alive) {
             at(peer.last_timely.map(|last| last + detection));

@@ -101,7 +101,8 @@ impl Node {
         }
     }
 
-    /// A session that is not established: it gets an answer, and takes the place of the
+    /// A session that is not established: it gets an answer (at most one in three quarters of an
+    /// interval, so that each heartbeat of a newcomer can get one), and takes the place of the
     /// established one only when it is live and that is not.
     fn from_stranger(
         &mut self,
@@ -128,7 +129,7 @@ impl Node {
             self.from_known(index, header, body, sent);
             return Ok(());
         }
-        if peer.answered_at.is_none_or(|at| now.since(at) >= interval) {
+        if peer.answered_at.is_none_or(|at| now.since(at) >= interval * 3 / 4) {
             peer.answered_at = Some(now);
             let echo = Echo { session: header.session, number: body.number, age_us: 0 };
             self.answer = Some(Answer { peer: index, path: header.path, echo, duplicate: occupied });

@@ -318,10 +318,11 @@ impl Node {
         }
         // Answered at once: the repetitions stop.
         peer.queue();
+        let name = peer.config.name.clone();
         if release.term < highest {
+            self.vacate(Reason::MasterReleased(name), self.now);
             return;
         }
-        let name = peer.config.name.clone();
         let remaining = Duration::from_millis(u64::from(release.remaining_ms)).min(detection);
         let for_other = release.successor != NOBODY && release.successor != tag;
         let reserved = if for_other { self.now + remaining } else { self.now };

@@ -472,3 +472,6 @@ fn tail_u32(v: &[u8], at: usize) -> Option<u32> {
 fn nonzero(n: u64) -> Option<u64> {
     (n != 0).then_some(n)
 }
+
+#[cfg(test)]
+pub(crate) mod tests;
