@@ -1,6 +1,8 @@
 //! Someone who sees every datagram, keeps some, and sends them again, elsewhere or damaged. It does not
 //! delay: what it replays was delivered before, so that none of it may have any effect.
 
+use std::collections::VecDeque;
+
 use wgha_proto::{PeerSnapshot, Snapshot};
 
 use crate::audit::Rule;
@@ -12,6 +14,8 @@ use crate::world::{Mutation, World, host_name};
 
 /// So many datagrams are kept; a new one replaces one by chance.
 const KEPT: usize = 256;
+/// And so many of the last ones.
+const RECENT: usize = 24;
 
 #[derive(Clone, Debug)]
 struct Record {
@@ -23,6 +27,8 @@ struct Record {
 #[derive(Debug, Default)]
 pub(crate) struct Attacker {
     kept: Vec<Record>,
+    /// The last ones: still timely, if they were.
+    recent: VecDeque<Record>,
     rng: Option<Rng>,
 }
 
@@ -34,6 +40,10 @@ impl Attacker {
         datagram.bytes = bytes.to_vec();
         datagram.to = host;
         let record = Record { datagram, to_boot };
+        if self.recent.len() >= RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(record.clone());
         if self.kept.len() < KEPT {
             self.kept.push(record);
         } else if rng.permille(200) {
@@ -47,8 +57,14 @@ impl Attacker {
         if w.attacker.kept.is_empty() {
             return;
         }
-        let index = w.rng.index(w.attacker.kept.len());
-        let record = w.attacker.kept[index].clone();
+        let recent = w.rng.permille(500);
+        let index =
+            w.rng.index(if recent { w.attacker.recent.len() } else { w.attacker.kept.len() });
+        let record = if recent {
+            w.attacker.recent[index].clone()
+        } else {
+            w.attacker.kept[index].clone()
+        };
         let mut datagram = record.datagram;
         // A second process of a name is no part of what must hold here.
         let second = w.o.members();

@@ -13,7 +13,8 @@
 //!
 //! - `TwoActing`: two gateways whose processes and reconcilers have run, and that hear each other, for 2 D and
 //!   the time that leaving takes, do not act both. It has no exception for commands, failures to enter, handovers
-//!   or reloads; only failures to *leave* void it, since nothing can take effects off then.
+//!   or reloads; only failures to *leave* void it, since nothing can take effects off then. With three or more
+//!   gateways, until there are leases, two may take over at once; then one yields within a rank wait and a round trip.
 //! - `NoneActing`: a gateway that could serve, with evidence where there is a source, does not stay without hearing
 //!   a claim, or of one, for longer than D + rank wait + I + round trip. So a silent master is replaced within
 //!   that time, also by the only gateway left; and connected, eligible gateways have a master. And who was
@@ -76,6 +77,12 @@ pub(crate) struct Heard {
     pub(crate) timely_since: Nanos,
     /// The last surely timely datagram before the last gap.
     pub(crate) before: Nanos,
+    /// Anything from y's run, taken or not: last, and since when there was no gap.
+    wire_at: Nanos,
+    wire_since: Nanos,
+    wire_boot: u32,
+    /// y's run of the last datagram that x took.
+    pub(crate) taken_boot: u32,
     /// y's run that the last surely timely datagram came from.
     pub(crate) timely_boot: u32,
     /// The last datagram that may count as timely.
@@ -132,6 +139,10 @@ pub(crate) struct Watched {
 pub(crate) struct Audit {
     pub(crate) violation: Option<Violation>,
     pub(crate) heard: Vec<Vec<Heard>>,
+    /// The member whose name a second process may have, and until when that has its effects.
+    pub(crate) usurped: Option<(usize, Nanos)>,
+    /// Since when two gateways have acted that hear each other.
+    both: Vec<Option<Nanos>>,
     pub(crate) hosts: Vec<Watched>,
     pub(crate) now: Nanos,
     /// The shortest and the longest detection time of any config, with clocks and latency.
@@ -151,6 +162,8 @@ impl Audit {
         let mut audit = Audit {
             violation: None,
             heard: vec![vec![Heard::default(); hosts]; hosts],
+            usurped: None,
+            both: vec![None; hosts * hosts],
             hosts: (0..hosts)
                 .map(|_| Watched { sent: vec![0; hosts * paths], ..Watched::default() })
                 .collect(),
@@ -325,42 +338,70 @@ impl Audit {
         }
         watched.recent.1 = count + 1;
         // One heartbeat, and a burst at each of a few changes in an interval.
-        if count > 16 * peers * u32::from(self.o.paths) {
+        if count > 32 * peers * u32::from(self.o.paths) {
             self.broken(Rule::Storm, format!("{} sent {count} in an interval", host_name(from)));
         }
     }
 
-    /// Notes a datagram that reaches a node; returns whether it must be taken.
+    /// A datagram reaches a node; returns whether it must be taken.
     pub(crate) fn delivered(w: &mut World, x: usize, d: &Datagram, origin: Origin) -> bool {
-        let (boots, now) = (w.hosts[x].boots, w.now);
-        // A second process of a member's name: its peers know one of the two.
-        let y = d.from;
+        let (now, second) = (w.now, w.o.members());
+        let gap = w.o.interval * 3 / 2;
+        let first = origin == (Origin::Network { first: true });
         let a = &mut w.audit;
-        let age = d.echo.filter(|(boot, _)| *boot == boots).map(|(_, sent)| now - sent);
-        let surely = age.is_some_and(|age| age < a.short * 9 / 10);
-        let maybe = age.is_some_and(|age| age < a.long * 105 / 100);
-        let gap = a.short * 9 / 10;
-        let h = &mut a.heard[x][y];
+        let (surely, _) = a.timeliness(d, w.hosts[x].boots, now);
+        let usurped = a.usurped.is_some_and(|(who, _)| who == x || who == d.from);
+        let h = &mut a.heard[x][d.from];
+        if now.saturating_sub(h.wire_at) > gap || h.wire_boot != d.from_boot {
+            h.wire_since = now;
+        }
+        (h.wire_at, h.wire_boot) = (now, d.from_boot);
         let newer = h.newest.is_none_or(|newest| (d.from_boot, d.sent) > newest);
-        if !newer && origin == (Origin::Network { first: true }) {
+        if !newer && first {
             w.stats.add(Situation::Reordered);
         }
+        let h = &a.heard[x][d.from];
+        if d.from >= second || x >= second || !first || usurped {
+            return false;
+        }
+        // A new session must first have shown that it is live, and the old one that it is not; a reply to
+        // it takes a round trip more.
+        let taken = h.taken_boot == d.from_boot;
+        let other = &a.heard[d.from][x];
+        let mutual = other.wire_boot == w.hosts[x].boots && now.saturating_sub(other.wire_at) < gap;
+        let since = h.wire_since.max(other.wire_since).max(a.hosts[x].runs_since);
+        let patient = mutual && now.saturating_sub(since) > 2 * a.long + 4 * gap + a.wait;
+        (taken && newer && surely) || (patient && newer)
+    }
+
+    /// How old the echo is, whether that is surely timely, and whether it may be.
+    fn timeliness(&self, d: &Datagram, boots: u32, now: Nanos) -> (bool, bool) {
+        match d.echo.filter(|(boot, _)| *boot == boots) {
+            Some((_, sent)) => {
+                let age = now - sent;
+                (age < self.short * 9 / 10, age < self.long * 105 / 100)
+            }
+            None => (false, false),
+        }
+    }
+
+    /// A node took a datagram.
+    pub(crate) fn taken(w: &mut World, x: usize, d: &Datagram) {
+        let now = w.now;
+        let a = &mut w.audit;
+        let (surely, maybe) = a.timeliness(d, w.hosts[x].boots, now);
         if !maybe {
             w.stats.add(Situation::Late);
         }
-        // A new session of a live name must wait for two intervals of silence of the old one.
-        let acquainted = now.saturating_sub(h.timely_since) > w.o.interval * 4;
-        let established = surely && h.timely_boot == d.from_boot && h.timely_at > 0 && acquainted;
-        if surely {
-            if now.saturating_sub(h.timely_at) > gap || h.timely_boot != d.from_boot {
-                h.before = h.timely_at;
-                h.timely_since = now;
-            }
-            h.timely_at = now;
-            h.timely_boot = d.from_boot;
-            a.hosts[x].told_term = a.hosts[x].told_term.max(if established { d.term } else { 0 });
+        let gap = a.short * 9 / 10;
+        let h = &mut a.heard[x][d.from];
+        if h.taken_boot != d.from_boot {
+            // What its last run said is void.
+            h.claim_at = None;
+            h.taken_boot = d.from_boot;
         }
-        let h = &mut a.heard[x][y];
+        // The copy that comes on the slower path is no newer word.
+        let newer = h.newest.is_none_or(|newest| (d.from_boot, d.sent) > newest);
         if maybe {
             h.maybe_at = now;
             if d.role == Role::Master || d.leaving {
@@ -370,16 +411,30 @@ impl Audit {
                 h.maybe_told_at = now;
             }
         }
-        if newer {
-            h.newest = Some((d.from_boot, d.sent));
-            let claims = d.role == Role::Master && surely;
-            h.claim_at = if claims { Some(now) } else if d.role == Role::Master { h.claim_at } else { None };
-            if d.role == Role::Master {
-                h.claimed = Some((d.from_boot, d.term));
-            }
-            h.told_at = if surely && d.hears_master { now } else { 0 };
+        if !newer {
+            return;
         }
-        established && newer && origin == (Origin::Network { first: true }) && y < a.members
+        h.newest = Some((d.from_boot, d.sent));
+        if surely {
+            if now.saturating_sub(h.timely_at) > gap || h.timely_boot != d.from_boot {
+                h.before = h.timely_at;
+                h.timely_since = now;
+            }
+            h.timely_at = now;
+            h.timely_boot = d.from_boot;
+        }
+        h.claim_at = match d.role {
+            Role::Master if surely => Some(now),
+            Role::Master => h.claim_at,
+            _ => None,
+        };
+        if d.role == Role::Master {
+            h.claimed = Some((d.from_boot, d.term));
+        }
+        h.told_at = if surely && d.hears_master { now } else { 0 };
+        if surely {
+            a.hosts[x].told_term = a.hosts[x].told_term.max(d.term);
+        }
     }
 
     pub(crate) fn answered(
@@ -390,9 +445,31 @@ impl Audit {
         result: Result<(), Refusal>,
     ) {
         self.now = now;
-        if expected && host < self.members && let Err(why) = result {
+        if expected && let Err(why) = result {
             let what = format!("{} refused a good datagram: {why:?}", host_name(host));
             self.broken(Rule::Accepted, what);
+        }
+    }
+
+    /// A second process can take a name whose owner is silent for two intervals. Then the promises to the
+    /// owner are void, until all is over for a while.
+    fn look_for_usurper(w: &mut World) {
+        let (now, second) = (w.now, w.o.members());
+        if let Some((_, until)) = w.audit.usurped
+            && now > until
+            && w.hosts[second].process.is_none()
+        {
+            w.audit.usurped = None;
+        }
+        if w.hosts[second].process.is_none() {
+            return;
+        }
+        let victim = w.hosts[second].member;
+        let silent = (0..second).filter(|&z| z != victim).any(|z| {
+            now.saturating_sub(w.audit.heard[z][victim].timely_at) > w.o.interval * 3 / 2
+        });
+        if silent {
+            w.audit.usurped = Some((victim, now + 6 * w.audit.long));
         }
     }
 
@@ -469,25 +546,15 @@ impl Audit {
     /// After everything that happens.
     pub(crate) fn look(w: &mut World) {
         w.audit.now = w.now;
-        let settle = 2 * w.audit.long + w.o.leave + w.o.interval + w.audit.wait;
         for x in w.gateways() {
             for y in 0..x {
-                if !w.hosts[x].gateway.effects || !w.hosts[y].gateway.effects {
+                let at = x * w.hosts.len() + y;
+                if !Audit::both_act(w, x, y) {
+                    w.audit.both[at] = None;
                     continue;
                 }
-                let a = &w.audit;
-                let (Some(one), Some(other)) =
-                    (a.hears_since(x, y, w.now), a.hears_since(y, x, w.now))
-                else {
-                    continue;
-                };
-                if !w.runs(x) || !w.runs(y) {
-                    continue;
-                }
-                let (hx, hy) = (&a.hosts[x], &a.hosts[y]);
-                let since = one.max(other).max(hx.runs_since).max(hy.runs_since);
-                let since = since.max(hx.leave_fails_until).max(hy.leave_fails_until);
-                if w.now.saturating_sub(since) > settle {
+                let since = *w.audit.both[at].get_or_insert(w.now);
+                if w.now - since >= Audit::patience(w) {
                     let what = format!("{} and {} act", host_name(y), host_name(x));
                     w.audit.broken(Rule::TwoActing, what);
                 }
@@ -495,9 +562,35 @@ impl Audit {
         }
     }
 
+    /// How long two may act. A pair: not at all. Among more, without leases, two candidates may take over
+    /// in the time that a claim takes from one to the other; then one yields.
+    fn patience(w: &World) -> Nanos {
+        if w.o.gateways == 2 { 0 } else { w.audit.wait + w.o.leave }
+    }
+
+    fn both_act(w: &World, x: usize, y: usize) -> bool {
+        let settle = 2 * w.audit.long + w.o.leave + w.o.interval + w.audit.wait;
+        if !w.hosts[x].gateway.effects || !w.hosts[y].gateway.effects || !w.runs(x) || !w.runs(y) {
+            return false;
+        }
+        let a = &w.audit;
+        if a.usurped.is_some_and(|(who, _)| who == x || who == y) {
+            return false;
+        }
+        let (Some(one), Some(other)) = (a.hears_since(x, y, w.now), a.hears_since(y, x, w.now))
+        else {
+            return false;
+        };
+        let (hx, hy) = (&a.hosts[x], &a.hosts[y]);
+        let since = one.max(other).max(hx.runs_since).max(hy.runs_since);
+        let since = since.max(hx.leave_fails_until).max(hy.leave_fails_until);
+        w.now.saturating_sub(since) > settle
+    }
+
     /// A few times in each interval: what should have happened and did not.
     pub(crate) fn look_slowly(w: &mut World) {
         w.audit.now = w.now;
+        Audit::look_for_usurper(w);
         for x in 0..w.o.members() {
             if !w.hosts[x].running() {
                 continue;
@@ -557,7 +650,7 @@ impl Audit {
             }
             return;
         }
-        if !w.eligible(x) {
+        if !w.eligible(x) || a.usurped.is_some() {
             return;
         }
         let mut since = watched.able_since.max(watched.runs_since).max(watched.booted_at);

@@ -64,7 +64,7 @@ fn schedules() {
     let first = from_env("WGHA_SIM_FIRST").unwrap_or(1);
     let (stats, failures) = run_many(first, count);
     stats.print();
-    for failure in failures.iter().take(10) {
+    for failure in failures.iter().take(40) {
         println!("{failure}");
     }
     assert!(failures.is_empty(), "{} of {count} schedules failed", failures.len());

@@ -49,7 +49,9 @@ fn took_over(w: &mut World, x: usize, from: Role, term: Term, reason: &Reason) -
         Reason::MasterRestarted(name) => {
             w.stats.add(Situation::TakeoverRestart);
             let verdict = match claimed_in(w, x, name) {
-                Some((y, boot, _)) => ok(w.hosts[y].boots > boot, "it did not restart"),
+                Some((y, boot, _)) => {
+                    ok(w.hosts[y].boots > boot || usurped(w, y), "it did not restart")
+                }
                 None => Err("it never claimed".to_owned()),
             };
             (Rule::Unjustified, verdict)
@@ -90,10 +92,16 @@ fn claims_to(w: &World, x: usize) -> Option<usize> {
     let fresh = w.audit.short;
     (0..w.hosts.len()).find(|&y| {
         y != x
+            && !usurped(w, y)
             && w.audit.heard[x][y]
                 .claim_at
                 .is_some_and(|at| w.now.saturating_sub(at.max(w.audit.hosts[x].booted_at)) < fresh)
     })
+}
+
+/// A second process may have its name.
+fn usurped(w: &World, y: usize) -> bool {
+    w.audit.usurped.is_some_and(|(who, _)| who == y || y >= w.o.members())
 }
 
 fn no_master(w: &World, x: usize) -> Verdict {
@@ -139,7 +147,6 @@ fn released(w: &World, x: usize, term: Term, name: &str) -> Verdict {
     let Some((y, _, claimed)) = claimed_in(w, x, name) else {
         return Err("it never claimed".to_owned());
     };
-    ok(y != x, "myself")?;
     let gateway = &w.hosts[y].gateway;
     // It may act again, by an election of its own that x has not heard of; then in a higher term.
     let again = gateway.holds().is_some_and(|held| held > claimed && held >= term);
@@ -174,7 +181,7 @@ fn rests(w: &mut World, x: usize, from: Role, to: Role, reason: &Reason) -> Verd
         Reason::Fault(_) => faulty(w, x),
         Reason::DuplicateName => {
             w.stats.add(Situation::DuplicateName);
-            ok(x >= w.o.members(), "the established one gives way")
+            ok(x >= w.o.members() || usurped(w, x), "the established one gives way")
         }
         Reason::Recovered => {
             w.stats.add(Situation::Recovered);

@@ -70,6 +70,9 @@ enum Happening {
     Look,
 }
 
+/// Where the datagram came from that is being handled: host, path, and its run and time of sending.
+type Back = (usize, u8, (u32, Nanos));
+
 struct Entry {
     at: Nanos,
     order: u64,
@@ -108,8 +111,12 @@ pub(crate) struct World {
     pub(crate) stats: Stats,
     pub(crate) mutation: Mutation,
     pub(crate) trace: bool,
+    /// The trace shows every datagram.
+    wire: bool,
     queue: BinaryHeap<Reverse<Entry>>,
     order: u64,
+    /// The node that runs now said that it stopped.
+    stopped: bool,
     /// Everything of chance has stopped.
     pub(crate) healed: bool,
 }
@@ -146,8 +153,10 @@ impl World {
             hosts,
             mutation,
             trace,
+            wire: trace && std::env::var_os("WGHA_SIM_WIRE").is_some(),
             queue: BinaryHeap::new(),
             order: 0,
+            stopped: false,
             healed: false,
         }
     }
@@ -323,6 +332,8 @@ impl World {
             process.ran = now;
         }
         self.with_node(host, |node, now| node.handle_timeout(now));
+        // What time alone brought is judged by what was known before this input.
+        self.stopped |= self.take_events(host);
     }
 
     fn with_node(&mut self, host: usize, f: impl FnOnce(&mut wgha_proto::Node, wgha_proto::Time)) {
@@ -374,6 +385,11 @@ impl World {
             _ => {}
         }
         let copy = bytes.clone();
+        if self.wire {
+            let (from, to) = (host_name(datagram.from), host_name(host));
+            let age = datagram.echo.map(|(boot, sent)| (boot, (self.now - sent) as f64 / 1e6));
+            self.note(|| format!("  {from} to {to} path {} {:?} {} echo {age:?} sent {:.3}", datagram.path, datagram.role, datagram.term, datagram.sent as f64 / 1e6));
+        }
         let expected = Audit::delivered(self, host, &datagram, origin);
         let now = self.hosts[host].clock.local(self.now);
         let Some(process) = &mut self.hosts[host].process else { return };
@@ -385,13 +401,14 @@ impl World {
         self.audit.answered(host, self.now, expected, result);
         // One that was refused was not delivered: the attacker would only delay it.
         if result.is_ok() {
+            Audit::taken(self, host, &datagram);
             self.attacker.record(host, &datagram, &copy, self.hosts[host].boots);
         }
-        self.drain(host, Some((datagram.from, datagram.path)));
+        self.drain(host, Some((datagram.from, datagram.path, (datagram.from_boot, datagram.sent))));
     }
 
     /// Sends, publishes, tells: what follows every input.
-    pub(crate) fn drain(&mut self, host: usize, back: Option<(usize, u8)>) {
+    pub(crate) fn drain(&mut self, host: usize, back: Option<Back>) {
         let local = self.hosts[host].clock.local(self.now);
         self.take_level(host);
         if self.mutation != Mutation::HeartbeatsLate || !self.rng.permille(250) {
@@ -402,9 +419,21 @@ impl World {
                 self.send(host, destination, back, &bytes);
             }
         }
+        let stopped = self.take_events(host) | std::mem::take(&mut self.stopped);
+        Audit::drained(self, host);
+        if stopped && self.mutation != Mutation::StaysStopped {
+            self.stop(host);
+            return;
+        }
+        self.set_timer(host);
+        self.probe_if_wanted(host);
+    }
+
+    /// True if the node has stopped.
+    fn take_events(&mut self, host: usize) -> bool {
         let mut stopped = false;
         loop {
-            let Some(process) = &mut self.hosts[host].process else { return };
+            let Some(process) = &mut self.hosts[host].process else { return false };
             let Some(event) = process.node.poll_event() else { break };
             self.note(|| format!("{}: {event:?}", host_name(host)));
             stopped |= event == Event::Stopped;
@@ -419,13 +448,7 @@ impl World {
             }
             Audit::event(self, host, &event);
         }
-        Audit::drained(self, host);
-        if stopped && self.mutation != Mutation::StaysStopped {
-            self.stop(host);
-            return;
-        }
-        self.set_timer(host);
-        self.probe_if_wanted(host);
+        stopped
     }
 
     fn take_level(&mut self, host: usize) {
@@ -447,15 +470,15 @@ impl World {
         &mut self,
         host: usize,
         destination: Destination,
-        back: Option<(usize, u8)>,
+        back: Option<Back>,
         bytes: &[u8],
     ) {
-        let (to, path) = match destination {
+        let (to, path, answer) = match destination {
             Destination::Peer { peer, path } => {
-                (member_of_peer(self.hosts[host].member, peer), path)
+                (member_of_peer(self.hosts[host].member, peer), path, None)
             }
             Destination::Sender => match back {
-                Some(back) => back,
+                Some((to, path, of)) => (to, path, Some(of)),
                 None => return,
             },
         };
@@ -465,7 +488,8 @@ impl World {
         }
         let copies = if self.mutation == Mutation::Storm { 9 } else { 1 };
         for _ in 0..copies {
-            let datagram = self.audit.sent(&self.hosts, host, to, path, self.now, bytes);
+            let mut datagram = self.audit.sent(&self.hosts, host, to, path, self.now, bytes);
+            datagram.echo = answer.or(datagram.echo);
             if matches!(destination, Destination::Peer { .. }) {
                 self.audit.cadence(host, to, path, self.now);
             }
