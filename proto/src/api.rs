@@ -421,6 +421,6 @@ pub struct PeerSnapshot {
     pub config_match: Option<bool>,
     /// Its WireGuard implementation.
     pub wireguard: WireguardKind,
-    /// For each path: heard on it within the detection time.
+    /// For each path to it: it says that it heard me on it within its detection time.
     pub paths_alive: Vec<bool>,
 }

@@ -1,14 +1,13 @@
 //! The node: what the parts of the protocol make together.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use ring::digest;
 use zeroize::Zeroizing;
 
 use crate::api::{
-    Ability, Boot, Command, Event, Evidence, Health, NodeConfig, PathIndex, Reason, Refused, Report,
-    RoleLevel, Snapshot, Term,
+    Ability, Boot, Command, Event, Evidence, Health, NodeConfig, PathIndex, Reason, Refused,
+    Report, RoleLevel, Snapshot, Term,
 };
 use crate::election::{Input, State};
 use crate::handover::Outgoing;
@@ -16,15 +15,20 @@ use crate::keys::Keyring;
 use crate::peer::Peer;
 use crate::refusal::{Counts, Refusal};
 use crate::time::Time;
-use crate::wire::body::Echo;
 use crate::wire::{Tag, cluster_tag, node_tag};
+
+use parts::{Answer, Backoff, Duplicate, Failure, Incoming, Releasing, Stopping, Vacancy};
 
 mod command;
 mod decide;
+mod parts;
 mod receive;
+mod release;
 mod send;
 mod snapshot;
+mod take;
 mod transfer;
+mod view;
 
 /// Events that nobody fetched. The oldest go first when there are more.
 const EVENTS_LEN: usize = 256;
@@ -124,76 +128,6 @@ pub struct Node {
     refusals: Counts,
 }
 
-/// Since when and why there is no master.
-#[derive(Clone, Debug)]
-struct Vacancy {
-    since: Time,
-    reason: Reason,
-    /// A successor that is not me was named; it has until then.
-    reserved_until: Time,
-}
-
-/// The hold-off after being master failed.
-#[derive(Clone, Debug, Default)]
-struct Failure {
-    /// Not able again before this time, and why.
-    hold: Option<(Time, String)>,
-    /// What the next failure costs; doubles.
-    next: Duration,
-}
-
-/// Notices that another live process has my name.
-#[derive(Clone, Copy, Debug, Default)]
-struct Duplicate {
-    first: Option<Time>,
-    last: Time,
-    fault: bool,
-}
-
-/// [`Command::Stop`] is under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stopping {
-    /// Handing over, leaving, releasing.
-    UnderWay,
-    /// Goodbye is said; nothing follows.
-    Done,
-}
-
-/// A handover to me was asked for.
-#[derive(Clone, Debug)]
-struct Incoming {
-    peer: usize,
-    session: [u8; 16],
-    manual: bool,
-}
-
-/// How long not to try a handover of my own accord again.
-#[derive(Clone, Copy, Debug, Default)]
-struct Backoff {
-    until: Time,
-    next: Duration,
-}
-
-/// A release that is being said.
-#[derive(Clone, Copy, Debug)]
-struct Releasing {
-    term: Term,
-    successor: Tag,
-    sequence: u32,
-    until: Time,
-    repeat_at: Time,
-    repeats: u32,
-}
-
-/// What is due to a session that is not established.
-#[derive(Clone, Copy, Debug)]
-struct Answer {
-    peer: usize,
-    path: u8,
-    echo: Echo,
-    duplicate: bool,
-}
-
 impl Node {
     /// A node that starts to listen now.
     #[must_use]
@@ -208,7 +142,8 @@ impl Node {
             master: None,
         };
         let cluster = config.cluster.clone();
-        let peers = config.peers.iter().map(|peer| Peer::new(&cluster, peer.clone(), now)).collect();
+        let peers =
+            config.peers.iter().map(|peer| Peer::new(&cluster, peer.clone(), now)).collect();
         let mut node = Node {
             cluster_tag: cluster_tag(&cluster),
             tag: node_tag(&cluster, &config.name),
@@ -266,7 +201,8 @@ impl Node {
         let incoming_from =
             self.incoming.as_ref().and_then(|i| self.config.peers.get(i.peer)).cloned();
         for wanted in &config.peers {
-            let known = old.iter_mut().find(|p| p.as_ref().is_some_and(|p| p.config.name == wanted.name));
+            let known =
+                old.iter_mut().find(|p| p.as_ref().is_some_and(|p| p.config.name == wanted.name));
             let mut peer = known
                 .and_then(Option::take)
                 .unwrap_or_else(|| Peer::new(&config.cluster, wanted.clone(), self.now));
@@ -289,10 +225,11 @@ impl Node {
                 _ => self.abort_to(gone.name, "it is no longer in the config"),
             }
         }
-        self.incoming = match (incoming_from.and_then(|peer| place(&peer.name)), self.incoming.take()) {
-            (Some(index), Some(incoming)) => Some(Incoming { peer: index, ..incoming }),
-            _ => None,
-        };
+        self.incoming =
+            match (incoming_from.and_then(|peer| place(&peer.name)), self.incoming.take()) {
+                (Some(index), Some(incoming)) => Some(Incoming { peer: index, ..incoming }),
+                _ => None,
+            };
         self.answer = None;
         self.config = config;
         self.keys = keys;
@@ -407,7 +344,11 @@ impl Node {
         self.now = self.now.max(now);
         self.answer = None;
         let late = self.now.since(self.expected);
-        let bound = if self.state == State::Serving { self.config.detection() } else { self.config.interval };
+        let bound = if self.state == State::Serving {
+            self.config.detection()
+        } else {
+            self.config.interval
+        };
         if late > bound {
             self.awake_since = self.now;
             if self.state == State::Serving {
@@ -432,3 +373,6 @@ impl Node {
         self.events.push_back(event);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -49,6 +49,9 @@ pub(crate) struct Peer {
     /// Opening keys: key id, session, keys.
     pub(crate) rx: Option<(u16, [u8; 16], SealKeys)>,
     pub(crate) session: Option<Session>,
+    /// When its session ended by its own word or its obituary, if none has followed: it is no
+    /// hidden master then.
+    pub(crate) gone_at: Option<Time>,
     /// Sessions that are over for ever, oldest first.
     pub(crate) ended: VecDeque<[u8; 16]>,
     /// When a session that is not the established one was last answered.
@@ -91,6 +94,7 @@ impl Peer {
             reply: None,
             rx: None,
             session: None,
+            gone_at: None,
             ended: VecDeque::new(),
             answered_at: None,
             last_heard: None,
@@ -111,11 +115,13 @@ impl Peer {
     /// Another run of its process is live: what the last one said is void.
     pub(crate) fn establish(&mut self, session: [u8; 16]) {
         self.forget();
+        self.gone_at = None;
         self.session = Some(Session::new(session));
     }
 
     /// Its session is over for ever.
-    pub(crate) fn end_session(&mut self) {
+    pub(crate) fn end_session(&mut self, now: Time) {
+        self.gone_at = Some(now);
         if let Some(session) = self.session.take() {
             if self.ended.len() >= ENDED_LEN {
                 self.ended.pop_front();
@@ -145,7 +151,8 @@ impl Peer {
 
     /// Asks for a message on all paths.
     pub(crate) fn queue(&mut self) {
-        self.pending = u8::try_from((1_u16 << self.config.paths.min(MAX_PATHS)) - 1).unwrap_or(u8::MAX);
+        self.pending =
+            u8::try_from((1_u16 << self.config.paths.min(MAX_PATHS)) - 1).unwrap_or(u8::MAX);
         self.batch = None;
     }
 
@@ -158,9 +165,13 @@ impl Peer {
 
     /// A gateway that could become master, as far as it says itself.
     pub(crate) fn is_candidate(&self) -> bool {
-        self.alive && !self.config.witness && self.said.as_ref().is_some_and(|(body, _)| {
-            !matches!(body.role, Role::Fault | Role::Master) && !body.flags.maintenance && !body.flags.leaving
-        })
+        self.alive
+            && !self.config.witness
+            && self.said.as_ref().is_some_and(|(body, _)| {
+                !matches!(body.role, Role::Fault | Role::Master)
+                    && !body.flags.maintenance
+                    && !body.flags.leaving
+            })
     }
 
     /// How good a candidate it is.

@@ -92,7 +92,9 @@ fn describe(body: &Body) -> Value {
             json!({ "request": { "term": term, "id": id, "force": force, "manual": manual } })
         }
         Some(Handover::Ready { id }) => json!({ "ready": { "id": id } }),
-        Some(Handover::Refuse { id, reason }) => json!({ "refuse": { "id": id, "reason": reason } }),
+        Some(Handover::Refuse { id, reason }) => {
+            json!({ "refuse": { "id": id, "reason": reason } })
+        }
     };
     let f = body.flags;
     json!({

@@ -81,20 +81,44 @@ fn verdicts() {
         ("a moment before", View { now: at(999), ..silence() }, Verdict::Wait(at(1000))),
         ("second in rank", View { rank: 1, ..silence() }, Verdict::Wait(at(1025))),
         ("third, later", View { rank: 2, now: at(1050), ..silence() }, act(true)),
-        ("heard by another", View { heard_until: at(1001), ..silence() }, Verdict::Held("master-heard-by-another")),
+        (
+            "heard by another",
+            View { heard_until: at(1001), ..silence() },
+            Verdict::Held("master-heard-by-another"),
+        ),
         ("heard until now", View { heard_until: at(1000), ..silence() }, act(true)),
-        ("nothing answers", View { evidence: Evidence::Silent, ..silence() }, Verdict::Held("isolated")),
-        ("an old answer", View { evidence: Evidence::Answered(at(799)), ..silence() }, Verdict::Held("isolated")),
+        (
+            "nothing answers",
+            View { evidence: Evidence::Silent, ..silence() },
+            Verdict::Held("isolated"),
+        ),
+        (
+            "an old answer",
+            View { evidence: Evidence::Answered(at(799)), ..silence() },
+            Verdict::Held("isolated"),
+        ),
         ("a new answer", View { evidence: Evidence::Answered(at(800)), ..silence() }, act(true)),
         ("nobody is master", vacant, act(false)),
         ("without evidence too", View { evidence: Evidence::Silent, ..vacant }, act(false)),
         ("rumours do not count then", View { heard_until: at(2000), ..vacant }, act(false)),
-        ("but my namesake does", View { namesake_until: at(2000), ..vacant }, Verdict::Held("master-heard-by-another")),
+        (
+            "but my namesake does",
+            View { namesake_until: at(2000), ..vacant },
+            Verdict::Held("master-heard-by-another"),
+        ),
         ("worse in rank", View { rank: 1, ..vacant }, Verdict::Wait(at(1015))),
-        ("kept for a successor", View { reserved_until: at(1200), ..vacant }, Verdict::Wait(at(1200))),
+        (
+            "kept for a successor",
+            View { reserved_until: at(1200), ..vacant },
+            Verdict::Wait(at(1200)),
+        ),
         ("a gateway is missing", View { silent_at: at(1100), ..half }, Verdict::Wait(at(1100))),
         ("it is missing for long", half, act(false)),
-        ("it is missing, or I am", View { evidence: Evidence::Silent, ..half }, Verdict::Held("isolated")),
+        (
+            "it is missing, or I am",
+            View { evidence: Evidence::Silent, ..half },
+            Verdict::Held("isolated"),
+        ),
     ];
     for (case, view, verdict) in table {
         assert_eq!(view.verdict(), verdict, "{case}");

@@ -51,7 +51,9 @@ impl Node {
         }
         match self.peers.iter().position(|peer| peer.config.name == name) {
             None => Err(Refused::UnknownNode(name)),
-            Some(i) if self.peers.get(i).is_some_and(|p| p.config.witness) => Err(Refused::Witness(name)),
+            Some(i) if self.peers.get(i).is_some_and(|p| p.config.witness) => {
+                Err(Refused::Witness(name))
+            }
             Some(index) => Ok(index),
         }
     }

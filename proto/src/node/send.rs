@@ -86,7 +86,13 @@ impl Node {
     }
 
     /// Seals `body` to a peer.
-    fn build(&mut self, index: usize, path: PathIndex, body: &Body, out: &mut Vec<u8>) -> Option<()> {
+    fn build(
+        &mut self,
+        index: usize,
+        path: PathIndex,
+        body: &Body,
+        out: &mut Vec<u8>,
+    ) -> Option<()> {
         let key = self.keys.sending()?;
         let peer = self.peers.get_mut(index)?;
         let prk = self.keys.find(key, self.config.witness || peer.config.witness)?;
@@ -113,7 +119,7 @@ impl Node {
     }
 
     /// What I say to one peer now.
-    fn body(&self, index: usize, number: u64) -> Option<Body> {
+    pub(super) fn body(&self, index: usize, number: u64) -> Option<Body> {
         let peer = self.peers.get(index)?;
         let now = self.now;
         let claims = self.state.claims();

@@ -31,7 +31,11 @@ impl Node {
             alive: peer.alive,
             last_heard: peer.last_heard.map(|at| now.since(at)),
             rtt: peer.rtt,
-            loss: peer.session.as_ref().and_then(|s| s.lost()).map_or(0.0, |lost| f64::from(lost) / 64.0),
+            loss: peer
+                .session
+                .as_ref()
+                .and_then(|s| s.lost())
+                .map_or(0.0, |lost| f64::from(lost) / 64.0),
             clock_offset_ns: peer.clock.offset_ns(),
             healthy: said.is_some_and(|said| said.flags.healthy),
             maintenance: said.is_some_and(|said| said.flags.maintenance),
@@ -39,7 +43,9 @@ impl Node {
             config_match: said.map(|said| said.fingerprint == self.config.fingerprint),
             wireguard: said.map_or(WireguardKind::None, |said| said.wireguard),
             paths_alive: (0..peer.config.paths.min(crate::wire::MAX_PATHS))
-                .map(|path| peer.alive && said.is_some_and(|said| said.paths_heard & (1 << path) != 0))
+                .map(|path| {
+                    peer.alive && said.is_some_and(|said| said.paths_heard & (1 << path) != 0)
+                })
                 .collect(),
         }
     }

@@ -308,7 +308,9 @@ fn slept() {
     let sent = world.seen.len();
     world.run(10 * INTERVAL);
     assert_eq!(world.masters(), ["gw2"]);
-    assert!(matches!(world.reasons("gw1").last(), Some(Reason::Slept(gap)) if *gap > Duration::from_secs(4)));
+    assert!(
+        matches!(world.reasons("gw1").last(), Some(Reason::Slept(gap)) if *gap > Duration::from_secs(4))
+    );
     assert!(world.seen.len() > sent);
     assert_eq!(world.saw("gw2", is_reassert), 1, "the survivor takes addresses back, once");
 }
