@@ -71,6 +71,7 @@ impl Attacker {
         if datagram.from >= second || datagram.to >= second || datagram.bytes.len() < 80 {
             return;
         }
+        let again = w.hosts[datagram.to].boots != record.to_boot || w.audit.usurped.is_some();
         let attack = match w.rng.below(6) {
             0 => {
                 std::mem::swap(&mut datagram.from, &mut datagram.to);
@@ -100,13 +101,14 @@ impl Attacker {
                 }
                 Attack::Forged
             }
+            // The receiver may have forgotten that it saw this.
+            _ if again => Attack::OldReceiver,
             _ if w.hosts[datagram.from].boots != datagram.from_boot
                 || w.hosts[datagram.from].process.is_none() =>
             {
                 Attack::OldBoot
             }
-            _ if w.hosts[datagram.to].boots == record.to_boot => Attack::Replay,
-            _ => Attack::OldReceiver,
+            _ => Attack::Replay,
         };
         w.feed(datagram.to, Input::Datagram(datagram, Origin::Attack(attack)));
     }

@@ -250,7 +250,7 @@ impl Audit {
         let watched = &mut self.hosts[host];
         match report {
             Report::Failed(term, _) => watched.failed = Some(*term),
-            Report::Left(_) => watched.able_since = now,
+            Report::Left(_) => {}
             Report::Ability(ability) => {
                 watched.unable = matches!(ability, wgha_proto::Ability::Unable(_));
                 watched.able_since = now;

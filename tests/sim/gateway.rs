@@ -44,6 +44,9 @@ pub(crate) struct Gateway {
     told: Ability,
     work: Option<(Work, Nanos)>,
     wanted: Option<Term>,
+    /// The term of the level, and the last for which `Left` was said.
+    level_term: Term,
+    clear: Option<Term>,
     /// When it looks again without being told to.
     look_at: Nanos,
     /// What this machine could do, as the faults have it.
@@ -68,6 +71,8 @@ impl Gateway {
             told: Ability::Unknown,
             work: None,
             wanted: None,
+            level_term: 0,
+            clear: None,
             look_at: 0,
             ability: Ability::Ready,
             fail_enter: 0,
@@ -103,7 +108,9 @@ impl Gateway {
     /// The latest level. An entering that is no longer wanted may end early.
     pub(crate) fn follow(&mut self, now: Nanos, role: Role, term: Term, rng: &mut Rng) {
         let wanted = (role == Role::Master).then_some(term);
-        if wanted == self.wanted {
+        let same = wanted == self.wanted && term == self.level_term;
+        self.level_term = term;
+        if same {
             return;
         }
         self.wanted = wanted;
@@ -128,7 +135,12 @@ impl Gateway {
                 return reports;
             }
             self.work = None;
-            reports.extend(self.complete(work, now, o));
+            if work == Work::Rest {
+                self.look_at = now;
+                reports.extend(self.rested(now, o));
+            } else {
+                reports.extend(self.complete(work, now, o));
+            }
         }
         if self.work.is_none() && now >= self.look_at {
             reports.extend(self.begin(now, o, rng));
@@ -199,28 +211,35 @@ impl Gateway {
                 // With `LeftEarly` this was said already.
                 if self.acting == Some(term) { Some(self.left(term)) } else { None }
             }
-            Work::Rest => self.rested(now, o),
+            Work::Rest => None,
         }
     }
 
-    fn rested(&mut self, now: Nanos, o: &Options) -> Option<Report> {
+    fn rested(&mut self, now: Nanos, o: &Options) -> Vec<Report> {
+        let mut reports = Vec::new();
         if self.wanted.is_some() {
-            return None;
+            return reports;
         }
         self.effects &= self.manner == Manner::NeverLeaves;
         self.failed = None;
         self.look_at = now + o.detection() / 2;
-        if self.told == self.ability {
-            return None;
+        // Being master may have begun and ended unseen.
+        if self.clear != Some(self.level_term) {
+            self.clear = Some(self.level_term);
+            reports.push(Report::Left(self.level_term));
         }
-        self.told = self.ability.clone();
-        Some(Report::Ability(self.told.clone()))
+        if self.told != self.ability {
+            self.told = self.ability.clone();
+            reports.push(Report::Ability(self.told.clone()));
+        }
+        reports
     }
 
     fn left(&mut self, term: Term) -> Report {
         self.acting = None;
         self.told = Ability::Unknown;
         self.last_left = Some(term);
+        self.clear = Some(term);
         Report::Left(term)
     }
 

@@ -144,6 +144,11 @@ fn evidence(w: &World, x: usize) -> Verdict {
 }
 
 fn released(w: &World, x: usize, term: Term, name: &str) -> Verdict {
+    if name == w.hosts[x].config.name {
+        // Its own release, that nobody took up.
+        ok(w.hosts[x].gateway.last_left.is_some(), "it never left")?;
+        return no_master(w, x);
+    }
     let Some((y, _, claimed)) = claimed_in(w, x, name) else {
         return Err("it never claimed".to_owned());
     };
