@@ -87,8 +87,10 @@ pub(crate) struct Heard {
     pub(crate) timely_boot: u32,
     /// The last datagram that may count as timely.
     pub(crate) maybe_at: Nanos,
-    /// The newest datagram, by sending: y's run, when it was sent, when it arrived.
-    pub(crate) newest: Option<(u32, Nanos)>,
+    /// The newest message: y's run, and its number in the world.
+    pub(crate) newest: Option<(u32, u64)>,
+    /// What x echoes to y: y's run, and when y sent it.
+    pub(crate) echo: Option<(u32, Nanos)>,
     /// The newest datagram was surely timely and sent as master; when it arrived.
     pub(crate) claim_at: Option<Nanos>,
     /// The last datagram that may count as a claim.
@@ -321,7 +323,8 @@ impl Audit {
             leaving: host.gateway.holds().is_some() && role != Role::Master,
             hears_master,
             hears_maybe,
-            echo: heard[to].newest,
+            message: 0,
+            echo: heard[to].echo,
             bytes: bytes.to_vec(),
         }
     }
@@ -356,7 +359,7 @@ impl Audit {
             h.wire_since = now;
         }
         (h.wire_at, h.wire_boot) = (now, d.from_boot);
-        let newer = h.newest.is_none_or(|newest| (d.from_boot, d.sent) > newest);
+        let newer = h.newest.is_none_or(|newest| (d.from_boot, d.message) > newest);
         if !newer && first {
             w.stats.add(Situation::Reordered);
         }
@@ -401,7 +404,7 @@ impl Audit {
             h.taken_boot = d.from_boot;
         }
         // The copy that comes on the slower path is no newer word.
-        let newer = h.newest.is_none_or(|newest| (d.from_boot, d.sent) > newest);
+        let newer = h.newest.is_none_or(|newest| (d.from_boot, d.message) > newest);
         if maybe {
             h.maybe_at = now;
             if d.role == Role::Master || d.leaving {
@@ -414,7 +417,8 @@ impl Audit {
         if !newer {
             return;
         }
-        h.newest = Some((d.from_boot, d.sent));
+        h.newest = Some((d.from_boot, d.message));
+        h.echo = Some((d.from_boot, d.sent));
         if surely {
             if now.saturating_sub(h.timely_at) > gap || h.timely_boot != d.from_boot {
                 h.before = h.timely_at;
@@ -428,7 +432,7 @@ impl Audit {
             Role::Master => h.claim_at,
             _ => None,
         };
-        if d.role == Role::Master {
+        if d.role == Role::Master || d.leaving {
             h.claimed = Some((d.from_boot, d.term));
         }
         h.told_at = if surely && d.hears_master { now } else { 0 };
@@ -453,7 +457,7 @@ impl Audit {
 
     /// A second process can take a name whose owner is silent for two intervals. Then the promises to the
     /// owner are void, until all is over for a while.
-    fn look_for_usurper(w: &mut World) {
+    pub(crate) fn look_for_usurper(w: &mut World) {
         let (now, second) = (w.now, w.o.members());
         if let Some((_, until)) = w.audit.usurped
             && now > until

@@ -86,7 +86,8 @@ impl Gateway {
     /// The process ended. What stood still stands.
     pub(crate) fn crash(&mut self) {
         let (effects, ability) = (self.effects, self.ability.clone());
-        *self = Gateway { effects, ability, ..Gateway::new(self.manner) };
+        let last_left = self.last_left;
+        *self = Gateway { effects, ability, last_left, ..Gateway::new(self.manner) };
     }
 
     /// A standby that could take over, and has said so.

@@ -13,6 +13,8 @@ pub(crate) struct Datagram {
     pub(crate) to: usize,
     pub(crate) path: u8,
     pub(crate) sent: Nanos,
+    /// Of all messages of the world; the same for copies on several paths.
+    pub(crate) message: u64,
     /// The sender's role and term when it sent this.
     pub(crate) role: Role,
     pub(crate) term: Term,

@@ -2,13 +2,14 @@
 
 use wgha_proto::{Ability, Reason, Role, Term};
 
-use crate::audit::{Heard, Rule};
+use crate::audit::{Audit, Heard, Rule};
 use crate::options::Nanos;
 use crate::stats::Situation;
 use crate::world::{World, host_name};
 
 /// Checks one change of role of `x`, and counts what it stands for.
 pub(crate) fn check(w: &mut World, x: usize, from: Role, to: Role, term: Term, reason: &Reason) {
+    Audit::look_for_usurper(w);
     let (rule, verdict) = match to {
         Role::Master => took_over(w, x, from, term, reason),
         Role::Init => (Rule::Unjustified, ok(matches!(reason, Reason::Started), "init again")),
@@ -34,8 +35,15 @@ fn took_over(w: &mut World, x: usize, from: Role, term: Term, reason: &Reason) -
     if fit.is_err() {
         return (Rule::Unjustified, fit);
     }
-    if let Some(y) = claims_to(w, x) {
+    // Of more than two, another may claim beside the one that hands over: a conflict that is not over.
+    let handed = w.o.gateways > 2
+        && matches!(reason, Reason::HandoverFrom(_) | Reason::MasterReleased(_));
+    if let Some(y) = claims_to(w, x).filter(|_| !handed) {
         return (Rule::Unjustified, Err(format!("{} claims, timely", host_name(y))));
+    }
+    if x >= w.o.members() {
+        let victim = w.hosts[x].member;
+        return (Rule::Unjustified, ok(usurped(w, victim), "the name is in use"));
     }
     match reason {
         Reason::NoMaster => {
@@ -149,12 +157,17 @@ fn released(w: &World, x: usize, term: Term, name: &str) -> Verdict {
         ok(w.hosts[x].gateway.last_left.is_some(), "it never left")?;
         return no_master(w, x);
     }
-    let Some((y, _, claimed)) = claimed_in(w, x, name) else {
-        return Err("it never claimed".to_owned());
+    let Some(y) = (0..w.o.members()).find(|&y| w.hosts[y].config.name == name) else {
+        return Err("nobody".to_owned());
     };
     let gateway = &w.hosts[y].gateway;
-    // It may act again, by an election of its own that x has not heard of; then in a higher term.
-    let again = gateway.holds().is_some_and(|held| held > claimed && held >= term);
+    let Some(left) = gateway.last_left else { return Err("it never left".to_owned()) };
+    // It may act again, by an election of its own that x has not heard of; then in a higher term. Or it
+    // may have crashed in that term.
+    let again = match gateway.holds() {
+        Some(held) => held > left && held >= term,
+        None => w.audit.heard[x][y].taken_boot < w.hosts[y].boots || w.hosts[y].process.is_none(),
+    };
     ok(!gateway.effects || again, "its effects stand")
 }
 

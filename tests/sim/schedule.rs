@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use wgha_proto::Role;
+
 use crate::audit::{Rule, Violation};
 use crate::faults::Faults;
 use crate::options::{Nanos, Options, Remaining};
@@ -31,6 +33,10 @@ impl fmt::Display for Failure {
     }
 }
 
+const SECOND: Nanos = 1_000_000_000;
+/// The longest hold-off after failures is a minute.
+const HOLDS: u32 = 62;
+
 pub(crate) fn run(seed: u64, mutation: Mutation, trace: bool) -> Result<Stats, Failure> {
     let mut rng = Rng::new(seed.wrapping_mul(0xd134_2543_de82_ef95));
     let options = Options::draw(&mut rng);
@@ -40,15 +46,15 @@ pub(crate) fn run(seed: u64, mutation: Mutation, trace: bool) -> Result<Stats, F
     let mut w = World::new(rng, options.clone(), mutation, trace);
     start(&mut w);
     let safety = Faults::plan(&mut w);
-    let liveness = liveness_time(&w, safety);
-    let end = safety + 4 * w.o.detection() + 4 * liveness;
-    w.look_every_quarter_interval(end);
+    w.watch();
     w.run_until(safety);
-    let alone = if w.audit.violation.is_none() { live(&mut w) } else { 0 };
+    if w.audit.violation.is_none() {
+        live(&mut w);
+    }
     match w.audit.violation {
         Some(violation) => Err(Failure { seed, violation, options }),
         None => {
-            w.stats.ended(w.now.max(alone));
+            w.stats.ended(w.now);
             Ok(w.stats)
         }
     }
@@ -70,28 +76,34 @@ fn start(w: &mut World) {
     }
 }
 
-fn liveness_time(w: &World, _: Nanos) -> Nanos {
+fn liveness_time(w: &World) -> Nanos {
     2 * w.audit.long + w.audit.wait + w.o.enter + 2 * w.o.leave
 }
 
 /// Heals, waits, and looks who serves.
-fn live(w: &mut World) -> Nanos {
+fn live(w: &mut World) {
     let remaining = w.o.remaining;
     let quiet = serving(w).len() == 1 && w.gateways().all(|host| w.eligible(host));
     Faults::heal_all(w, remaining);
     // Stops and restarts that are under way end first; what was delayed arrives.
     w.run_until(w.now + 3 * w.o.detection() + w.audit.slowest.min(4 * w.o.detection()));
+    // Who failed as master holds off for a second, and longer each time.
+    for _ in 0..HOLDS {
+        let held = w.gateways().any(|host| w.audit.hosts[host].role == Some(Role::Fault));
+        if held && w.audit.violation.is_none() {
+            w.run_until(w.now + w.o.detection().max(SECOND));
+        }
+    }
     if w.mutation == Mutation::NeverRecovers {
         for host in w.gateways() {
             w.pause(host, true, false);
         }
     }
-    let time = liveness_time(w, 0);
+    let time = liveness_time(w);
     w.run_until(w.now + time);
     if w.audit.violation.is_none() {
         judge(w, remaining, quiet);
     }
-    w.now
 }
 
 fn serving(w: &World) -> Vec<usize> {

@@ -115,6 +115,7 @@ pub(crate) struct World {
     wire: bool,
     queue: BinaryHeap<Reverse<Entry>>,
     order: u64,
+    messages: u64,
     /// The node that runs now said that it stopped.
     stopped: bool,
     /// Everything of chance has stopped.
@@ -156,6 +157,7 @@ impl World {
             wire: trace && std::env::var_os("WGHA_SIM_WIRE").is_some(),
             queue: BinaryHeap::new(),
             order: 0,
+            messages: 0,
             stopped: false,
             healed: false,
         }
@@ -189,14 +191,10 @@ impl World {
         self.at(at, Happening::Heal(fault));
     }
 
-    pub(crate) fn look_every_quarter_interval(&mut self, until: Nanos) {
-        let step = self.o.interval / 4;
-        for k in 0..until / step {
-            self.at(k * step, Happening::Look);
-            if k % 2 == 0 {
-                self.at(k * step, Happening::Attack);
-            }
-        }
+    /// From now on the invariants are looked at, and the attacker strikes.
+    pub(crate) fn watch(&mut self) {
+        self.at(self.now, Happening::Look);
+        self.at(self.now, Happening::Attack);
     }
 
     fn happen(&mut self, what: Happening) {
@@ -232,8 +230,14 @@ impl World {
             }
             Happening::Fault(fault) => Faults::strike(self, fault),
             Happening::Heal(fault) => Faults::heal(self, fault),
-            Happening::Attack => Attacker::strike(self),
-            Happening::Look => Audit::look_slowly(self),
+            Happening::Attack => {
+                Attacker::strike(self);
+                self.at(self.now + self.o.interval / 2, Happening::Attack);
+            }
+            Happening::Look => {
+                Audit::look_slowly(self);
+                self.at(self.now + self.o.interval / 4, Happening::Look);
+            }
         }
     }
 
@@ -411,6 +415,7 @@ impl World {
     pub(crate) fn drain(&mut self, host: usize, back: Option<Back>) {
         let local = self.hosts[host].clock.local(self.now);
         self.take_level(host);
+        self.messages += 1;
         if self.mutation != Mutation::HeartbeatsLate || !self.rng.permille(250) {
             let mut bytes = Vec::with_capacity(1500);
             loop {
@@ -490,6 +495,7 @@ impl World {
         for _ in 0..copies {
             let mut datagram = self.audit.sent(&self.hosts, host, to, path, self.now, bytes);
             datagram.echo = answer.or(datagram.echo);
+            datagram.message = self.messages;
             if matches!(destination, Destination::Peer { .. }) {
                 self.audit.cadence(host, to, path, self.now);
             }
