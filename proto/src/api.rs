@@ -122,7 +122,9 @@ pub struct Boot {
 pub enum Report {
     /// Everything that belongs to being master in this term is up.
     Entered(Term),
-    /// Nothing of what belongs to being master in this term is left. Verified, not assumed.
+    /// Nothing of what belongs to being master in this term or an earlier one is left. Verified, not
+    /// assumed. Also said, with the term of the level, when the level is read as not master for the first
+    /// time: being master may have begun and ended unseen.
     Left(Term),
     /// Being master in this term failed; the text says why. Effects may still stand until `Left`.
     Failed(Term, String),
