@@ -60,11 +60,8 @@ impl Attacker {
         let recent = w.rng.permille(500);
         let index =
             w.rng.index(if recent { w.attacker.recent.len() } else { w.attacker.kept.len() });
-        let record = if recent {
-            w.attacker.recent[index].clone()
-        } else {
-            w.attacker.kept[index].clone()
-        };
+        let record =
+            if recent { w.attacker.recent[index].clone() } else { w.attacker.kept[index].clone() };
         let mut datagram = record.datagram;
         // A second process of a name is no part of what must hold here.
         let second = w.o.members();
@@ -116,6 +113,10 @@ impl Attacker {
     /// The attacker's datagram reaches a node: nothing may move but counters.
     pub(crate) fn delivered(w: &mut World, host: usize, mut datagram: Datagram, attack: Attack) {
         // What is due anyway comes before, so that it is not taken for an effect.
+        for _ in 0..2 {
+            w.drain(host, None);
+            w.with_node(host, |node, now| node.handle_timeout(now));
+        }
         w.drain(host, None);
         let h = &mut w.hosts[host];
         let now = h.clock.local(w.now);
@@ -123,10 +124,9 @@ impl Attacker {
         let before = process.node.snapshot(now);
         let result = process.node.handle_datagram(now, &mut datagram.bytes);
         if w.mutation == Mutation::AttackHelped {
-            process.node.handle_health(
-                now,
-                wgha_proto::Health { ok: !h.healthy, last_pass_began: None },
-            );
+            process
+                .node
+                .handle_health(now, wgha_proto::Health { ok: !h.healthy, last_pass_began: None });
         }
         let after = process.node.snapshot(now);
         let event = process.node.poll_event();
@@ -157,7 +157,8 @@ impl Attacker {
         };
         if let Some(what) = what {
             let from = host_name(datagram.from);
-            w.audit.broken(Rule::Unmoved, format!("{attack:?} {from} to {}: {what}", host_name(host)));
+            w.audit
+                .broken(Rule::Unmoved, format!("{attack:?} {from} to {}: {what}", host_name(host)));
         }
         w.stats.add(match attack {
             Attack::Replay => Situation::ReplayRefused,

@@ -36,14 +36,18 @@ fn took_over(w: &mut World, x: usize, from: Role, term: Term, reason: &Reason) -
         return (Rule::Unjustified, fit);
     }
     // Of more than two, another may claim beside the one that hands over: a conflict that is not over.
-    let handed = w.o.gateways > 2
-        && matches!(reason, Reason::HandoverFrom(_) | Reason::MasterReleased(_));
+    let handed =
+        w.o.gateways > 2 && matches!(reason, Reason::HandoverFrom(_) | Reason::MasterReleased(_));
     if let Some(y) = claims_to(w, x).filter(|_| !handed) {
         return (Rule::Unjustified, Err(format!("{} claims, timely", host_name(y))));
     }
     if x >= w.o.members() {
         let victim = w.hosts[x].member;
-        return (Rule::Unjustified, ok(usurped(w, victim), "the name is in use"));
+        // Who hears nobody cannot know that its name is in use.
+        let lately = w.audit.short.min(w.o.interval * 5 / 2);
+        let hears = (0..x).any(|y| w.now.saturating_sub(w.audit.heard[x][y].wire_at) < lately);
+        let free = usurped(w, victim) || !hears;
+        return (Rule::Unjustified, ok(free, "the name is in use"));
     }
     match reason {
         Reason::NoMaster => {
@@ -122,7 +126,7 @@ fn no_master(w: &World, x: usize) -> Verdict {
         return Ok(());
     }
     let watched = &w.audit.hosts[x];
-    let listened = w.now.saturating_sub(watched.booted_at.max(watched.runs_since));
+    let listened = w.now.saturating_sub(watched.booted_at);
     ok(listened >= w.audit.short, "did not listen")?;
     evidence(w, x)
 }
@@ -133,7 +137,9 @@ fn silent(w: &World, x: usize, name: &str) -> Verdict {
     // A node that is no master itself but hears one.
     let told = (0..w.o.members()).filter(|&y| y != x).find(|&y| {
         let Heard { told_at, .. } = w.audit.heard[x][y];
-        told_at > 0 && w.now.saturating_sub(told_at) < w.audit.short * 3 / 10
+        told_at > 0
+            && w.hosts[y].process.is_some()
+            && w.now.saturating_sub(told_at) < w.audit.short * 3 / 10
     });
     match told {
         Some(y) => Err(format!("{} says that a master is heard", host_name(y))),
@@ -175,7 +181,8 @@ fn released(w: &World, x: usize, term: Term, name: &str) -> Verdict {
 fn claimed_in(w: &World, x: usize, name: &str) -> Option<(usize, u32, Term)> {
     (0..w.hosts.len())
         .filter(|&y| y != x && w.hosts[y].config.name == name)
-        .find_map(|y| w.audit.heard[x][y].claimed.map(|(boot, term)| (y, boot, term)))
+        .max_by_key(|&y| w.audit.heard[x][y].maybe_claim_at)
+        .and_then(|y| w.audit.heard[x][y].claimed.map(|(boot, term)| (y, boot, term)))
 }
 
 fn rests(w: &mut World, x: usize, from: Role, to: Role, reason: &Reason) -> Verdict {
@@ -205,10 +212,7 @@ fn rests(w: &mut World, x: usize, from: Role, to: Role, reason: &Reason) -> Verd
             w.stats.add(Situation::Recovered);
             ok(from == Role::Fault && to == Role::Backup, "not from fault")
         }
-        Reason::Stopping => {
-            w.stats.add(if from == Role::Master { Situation::Stop } else { Situation::StopBackup });
-            ok(w.audit.hosts[x].stopping.is_some(), "nobody told it to stop")
-        }
+        Reason::Stopping => ok(w.audit.hosts[x].stopping.is_some(), "nobody told it to stop"),
         Reason::Maintenance => ok(w.audit.hosts[x].maintenance, "nobody asked for it"),
         Reason::NoMaster
         | Reason::MasterSilent(_)
@@ -238,6 +242,8 @@ fn handed_over(w: &mut World, x: usize, name: &str) -> Verdict {
     }
     let better = w.hosts[to].config.priority > w.hosts[x].config.priority;
     w.stats.add(Situation::Preempt);
+    // Nor does another priority.
+    let better = better || w.audit.reprioritized.is_some_and(|at| w.now - at <= patience);
     ok(w.o.preempt.is_some() && better, "no cause")
 }
 
@@ -247,7 +253,8 @@ fn yielded(w: &World, x: usize, name: &str) -> Verdict {
         return Err("it never claimed".to_owned());
     };
     let heard = &w.audit.heard[x][y];
-    let fresh = heard.maybe_claim_at > 0 && w.now.saturating_sub(heard.maybe_claim_at) <= w.audit.long;
+    let fresh =
+        heard.maybe_claim_at > 0 && w.now.saturating_sub(heard.maybe_claim_at) <= w.audit.long;
     ok(fresh, "it is deaf, or silent: its claim is not timely")?;
     if !w.o.evidence {
         let (mine, theirs) = (rank(w, x, w.audit.hosts[x].term), rank(w, y, claimed));
@@ -270,7 +277,8 @@ fn contact_lost(w: &World, x: usize, y: usize) -> Nanos {
 }
 
 fn faulty(w: &mut World, x: usize) -> Verdict {
-    let unable = matches!(w.hosts[x].gateway.ability, Ability::Unable(_)) || w.audit.hosts[x].unable;
+    let unable =
+        matches!(w.hosts[x].gateway.ability, Ability::Unable(_)) || w.audit.hosts[x].unable;
     w.stats.add(if unable { Situation::Unable } else { Situation::Failed });
     ok(unable || w.audit.hosts[x].failed.is_some(), "nothing failed")
 }
