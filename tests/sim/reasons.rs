@@ -28,9 +28,6 @@ fn ok(holds: bool, why: &str) -> Verdict {
 }
 
 fn took_over(w: &mut World, x: usize, from: Role, term: Term, reason: &Reason) -> (Rule, Verdict) {
-    if term <= w.audit.hosts[x].told_term || term <= w.audit.hosts[x].term {
-        return (Rule::Term, Err(format!("not above {}", w.audit.hosts[x].told_term)));
-    }
     let fit = may_serve(w, x, from);
     if fit.is_err() {
         return (Rule::Unjustified, fit);
@@ -40,6 +37,9 @@ fn took_over(w: &mut World, x: usize, from: Role, term: Term, reason: &Reason) -
         w.o.gateways > 2 && matches!(reason, Reason::HandoverFrom(_) | Reason::MasterReleased(_));
     if let Some(y) = claims_to(w, x).filter(|_| !handed) {
         return (Rule::Unjustified, Err(format!("{} claims, timely", host_name(y))));
+    }
+    if term <= w.audit.hosts[x].told_term || term <= w.audit.hosts[x].term {
+        return (Rule::Term, Err(format!("not above {}", w.audit.hosts[x].told_term)));
     }
     if x >= w.o.members() {
         let victim = w.hosts[x].member;
@@ -120,7 +120,7 @@ fn no_master(w: &World, x: usize) -> Verdict {
     // Who has not heard every gateway takes over by silence, and that needs evidence.
     let all = w.gateways().filter(|&y| y != x).all(|y| {
         let maybe = w.audit.heard[x][y].maybe_at;
-        maybe > 0 && w.now.saturating_sub(maybe) <= w.audit.long
+        usurped(w, y) || maybe > 0 && w.now.saturating_sub(maybe) <= w.audit.long
     });
     if all {
         return Ok(());
@@ -141,7 +141,9 @@ fn silent(w: &World, x: usize, name: &str) -> Verdict {
             && w.hosts[y].process.is_some()
             && w.now.saturating_sub(told_at) < w.audit.short * 3 / 10
     });
-    match told {
+    // It may mean another one of several masters.
+    let masters = w.gateways().filter(|&y| w.hosts[y].is_master()).count();
+    match told.filter(|_| masters < 2) {
         Some(y) => Err(format!("{} says that a master is heard", host_name(y))),
         None => Ok(()),
     }

@@ -50,7 +50,7 @@ pub(crate) enum Mutation {
     AnswersLost,
     /// The process stays when it has stopped.
     StaysStopped,
-    /// Nobody feeds the timers of one node when everything is healed.
+    /// No gateway comes back when everything is healed.
     NeverRecovers,
 }
 
@@ -397,10 +397,8 @@ impl World {
         }
         let mut bytes = std::mem::take(&mut datagram.bytes);
         let claims = datagram.role == Role::Master || datagram.leaving;
-        match self.mutation {
-            Mutation::ClaimsLost if claims => bytes.clear(),
-            Mutation::Damaged if self.rng.permille(20) => bytes[80] ^= 1,
-            _ => {}
+        if self.mutation == Mutation::Damaged && self.rng.permille(20) {
+            bytes[80] ^= 1;
         }
         let copy = bytes.clone();
         if self.wire {
@@ -419,7 +417,11 @@ impl World {
         let expected = Audit::delivered(self, host, &datagram, origin);
         let now = self.hosts[host].clock.local(self.now);
         let Some(process) = &mut self.hosts[host].process else { return };
-        let result = process.node.handle_datagram(now, &mut bytes);
+        let result = if self.mutation == Mutation::ClaimsLost && claims {
+            Ok(())
+        } else {
+            process.node.handle_datagram(now, &mut bytes)
+        };
         if self.trace && result.is_err() {
             let from = host_name(datagram.from);
             self.note(|| format!("{} refuses {result:?} from {from}", host_name(host)));
@@ -520,7 +522,10 @@ impl World {
             self.stats.datagrams += 1;
             let fate = self.network.fate(&mut self.rng, &self.o, &datagram);
             match fate.len() {
-                0 => self.stats.add(Situation::Lost),
+                0 => {
+                    self.stats.add(Situation::Lost);
+                    self.audit.lost(&datagram);
+                }
                 1 => {}
                 _ => self.stats.add(Situation::Duplicated),
             }
