@@ -1,1 +1,327 @@
-//! hooks.
+//! Runs the `[[hook]]` programs of the config after a change of role.
+//!
+//! One worker runs one program at a time, in the order of the file, never through a shell. It
+//! follows a level, not a queue: a newer level cancels the program that runs for an older one, and
+//! however often the role flapped, only the latest level is run after it. So the last hook that ran
+//! on a node matches the role it ended in.
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use wgha_proto::{Role, Term};
+
+use crate::config::{Hook, HookState};
+use crate::process::{self, Finished, Job, Outcome};
+use crate::{clock, events};
+
+/// What every hook of a process is told, whatever the role.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookContext {
+    /// The cluster's name.
+    pub cluster: String,
+    /// The local node's name.
+    pub node: String,
+    /// The local node's priority, 1..=255.
+    pub priority: u8,
+    /// Floating IPs with their prefix lengths.
+    pub floating_ips: Vec<String>,
+    /// WireGuard interfaces.
+    pub interfaces: Vec<String>,
+}
+
+/// The level that hooks follow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookLevel {
+    /// What the node is now, or that the process ends.
+    pub state: HookState,
+    /// What it was before.
+    pub old_role: Role,
+    /// My term if master, else the highest known.
+    pub term: Term,
+    /// Why, for people.
+    pub reason: String,
+    /// Who is master, as far as known.
+    pub master: Option<String>,
+}
+
+/// The last run of one hook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookResult {
+    /// Program and arguments, as configured.
+    pub run: Vec<String>,
+    /// The state it ran for.
+    pub on: HookState,
+    /// How it ended; `None` while it runs.
+    pub outcome: Option<Outcome>,
+    /// How long it ran; zero while it runs.
+    pub duration: Duration,
+    /// When it started: nanoseconds of the wall clock.
+    pub at_ns: i64,
+}
+
+/// Every hook of one level has ended by itself or by its timeout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LevelDone {
+    /// The level's state.
+    pub state: HookState,
+    /// The level's term.
+    pub term: Term,
+    /// From the level's arrival to the end of the last hook.
+    pub duration: Duration,
+    /// Every hook ended with exit code 0.
+    pub ok: bool,
+}
+
+/// The word for a state, as in the config, `WGHA_ROLE` and status.
+#[must_use]
+pub const fn state_word(state: HookState) -> &'static str {
+    match state {
+        HookState::Master => "master",
+        HookState::Backup => "backup",
+        HookState::Fault => "fault",
+        HookState::Stop => "stop",
+    }
+}
+
+/// Owns the worker. Dropping it kills a hook that runs.
+///
+/// `set`, `reconfigure` and `results` never wait. After [`stop`](HookRunner::stop) nothing runs
+/// any more; later calls change nothing.
+#[derive(Debug)]
+pub struct HookRunner {
+    wanted: watch::Sender<Wanted>,
+    results: Results,
+    done: watch::Receiver<Option<LevelDone>>,
+    worker: JoinHandle<()>,
+}
+
+#[derive(Clone, Debug)]
+struct Wanted {
+    /// Grows with every level that differs from the one before; 0: none yet.
+    generation: u64,
+    level: Option<HookLevel>,
+    hooks: Arc<Vec<Hook>>,
+    context: Arc<HookContext>,
+}
+
+type Results = Arc<Mutex<Vec<HookResult>>>;
+
+impl HookRunner {
+    /// Starts the worker on the current tokio runtime. Nothing runs before the first
+    /// [`set`](HookRunner::set).
+    #[must_use]
+    pub fn spawn(context: HookContext, hooks: Vec<Hook>) -> HookRunner {
+        let (hooks, context) = (Arc::new(hooks), Arc::new(context));
+        let (wanted, seen) = watch::channel(Wanted { generation: 0, level: None, hooks, context });
+        let (done_tx, done) = watch::channel(None);
+        let results = Results::default();
+        let worker = Worker { wanted: seen, results: results.clone(), done: done_tx };
+        HookRunner { wanted, results, done, worker: tokio::spawn(worker.run()) }
+    }
+
+    /// Makes the hooks follow this level.
+    ///
+    /// The level set last, once more, changes nothing; for states other than `Master` a new term
+    /// alone does not make a new level, because a backup has nothing to do when others elect.
+    pub fn set(&self, level: HookLevel) {
+        self.wanted.send_if_modified(|wanted| {
+            let same = wanted.level.as_ref().is_some_and(|old| is_same(old, &level));
+            if same || is_stopping(wanted) {
+                return false;
+            }
+            wanted.generation += 1;
+            wanted.level = Some(level);
+            true
+        });
+    }
+
+    /// Replaces the hooks and what they are told, from the next level on. A hook that runs now is
+    /// left alone.
+    pub fn reconfigure(&self, context: HookContext, hooks: Vec<Hook>) {
+        let mut results = lock(&self.results);
+        results.retain(|r| hooks.iter().any(|h| h.run == r.run));
+        drop(results);
+        self.wanted.send_modify(|wanted| {
+            wanted.hooks = Arc::new(hooks);
+            wanted.context = Arc::new(context);
+        });
+    }
+
+    /// The last run of each hook, in the order of their first runs.
+    #[must_use]
+    pub fn results(&self) -> Vec<HookResult> {
+        lock(&self.results).clone()
+    }
+
+    /// Changes each time when all hooks of a level have ended without being superseded.
+    #[must_use]
+    pub fn done(&self) -> watch::Receiver<Option<LevelDone>> {
+        self.done.clone()
+    }
+
+    /// Cancels what runs, runs the `stop` hooks (`level.state` is taken as `Stop`) and ends the
+    /// worker. Takes at most their timeouts, plus [`process::GRACE`] for each run that is ended.
+    pub async fn stop(mut self, level: HookLevel) {
+        self.set(HookLevel { state: HookState::Stop, ..level });
+        if let Err(e) = (&mut self.worker).await {
+            tracing::error!("the hook worker died: {e}");
+        }
+    }
+}
+
+impl Drop for HookRunner {
+    fn drop(&mut self) {
+        self.worker.abort();
+    }
+}
+
+fn is_same(old: &HookLevel, new: &HookLevel) -> bool {
+    old.state == new.state && (old.term == new.term || new.state != HookState::Master)
+}
+
+fn is_stopping(wanted: &Wanted) -> bool {
+    wanted.level.as_ref().is_some_and(|level| level.state == HookState::Stop)
+}
+
+fn lock(results: &Mutex<Vec<HookResult>>) -> std::sync::MutexGuard<'_, Vec<HookResult>> {
+    // The list is whole at every moment, so a panic elsewhere does not spoil it.
+    results.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Worker {
+    wanted: watch::Receiver<Wanted>,
+    results: Results,
+    done: watch::Sender<Option<LevelDone>>,
+}
+
+impl Worker {
+    async fn run(mut self) {
+        let mut ran = 0;
+        loop {
+            let wanted = match self.wanted.wait_for(|w| w.generation != ran).await {
+                Ok(wanted) => wanted.clone(),
+                Err(_) => return,
+            };
+            ran = wanted.generation;
+            let Some(level) = &wanted.level else { continue };
+            let started = Instant::now();
+            if let Some(ok) = self.run_level(&wanted, level).await {
+                let (state, term, duration) = (level.state, level.term, started.elapsed());
+                self.done.send_replace(Some(LevelDone { state, term, duration, ok }));
+            }
+            if level.state == HookState::Stop {
+                return;
+            }
+        }
+    }
+
+    /// Runs the hooks of one level: whether all succeeded, or `None` if a newer one came.
+    async fn run_level(&self, wanted: &Wanted, level: &HookLevel) -> Option<bool> {
+        let mut ok = true;
+        for hook in wanted.hooks.iter().filter(|h| h.on.contains(&level.state)) {
+            if superseded(&self.wanted, wanted.generation) {
+                return None;
+            }
+            let outcome = self.run_hook(hook, wanted, level).await;
+            if outcome == Outcome::Cancelled {
+                return None;
+            }
+            ok &= outcome.is_success();
+        }
+        Some(ok)
+    }
+
+    async fn run_hook(&self, hook: &Hook, wanted: &Wanted, level: &HookLevel) -> Outcome {
+        let name = hook.run.first().map_or("", String::as_str);
+        let on = state_word(level.state);
+        let (run, at_ns) = (hook.run.clone(), clock::wall());
+        let running =
+            HookResult { run, on: level.state, outcome: None, duration: Duration::ZERO, at_ns };
+        self.keep(running.clone());
+        let cancel = newer(self.wanted.clone(), wanted.generation);
+        let job = job(hook, &wanted.context, level);
+        let finished = process::run(&job, cancel, |line| {
+            tracing::info!(target: "hook", hook = name, on, "{line}");
+        })
+        .await;
+        log_end(name, on, &finished);
+        let Finished { outcome, duration, .. } = finished;
+        self.keep(HookResult { outcome: Some(outcome.clone()), duration, ..running });
+        outcome
+    }
+
+    fn keep(&self, result: HookResult) {
+        let mut results = lock(&self.results);
+        match results.iter_mut().find(|r| r.run == result.run) {
+            Some(old) => *old = result,
+            None => results.push(result),
+        }
+    }
+}
+
+fn superseded(wanted: &watch::Receiver<Wanted>, generation: u64) -> bool {
+    wanted.borrow().generation != generation
+}
+
+/// Ready when a newer level, or the end of the runner, makes this generation's hooks pointless.
+async fn newer(mut wanted: watch::Receiver<Wanted>, generation: u64) {
+    // An error means that the runner is gone, which ends the hooks as well.
+    let _ = wanted.wait_for(|w| w.generation != generation).await;
+}
+
+fn log_end(hook: &str, on: &str, finished: &Finished) {
+    let ms = u64::try_from(finished.duration.as_millis()).unwrap_or(u64::MAX);
+    let (outcome, dropped) = (&finished.outcome, finished.dropped_lines);
+    if dropped > 0 {
+        tracing::warn!(target: "hook", hook, on, dropped, "more output than is logged");
+    }
+    match outcome {
+        Outcome::Exit(0) => tracing::info!(target: "hook", hook, on, ms, "done"),
+        Outcome::Cancelled => {
+            tracing::info!(target: "hook", hook, on, ms, "cancelled by a newer role")
+        }
+        _ => tracing::warn!(target: "hook", hook, on, ms, "{outcome}"),
+    }
+}
+
+/// The hook's program with keepalived's arguments and the variables of ours.
+fn job(hook: &Hook, context: &HookContext, level: &HookLevel) -> Job {
+    let (program, args) = hook.run.split_first().map_or(("", [].as_slice()), |(p, a)| (p, a));
+    let word = state_word(level.state);
+    // Whole seconds, because shells cannot count in anything else; the hook is to end before.
+    let deadline = hook.timeout.as_secs().max(1);
+    Job::new(program, args, hook.timeout)
+        .arg("INSTANCE")
+        .arg(&context.cluster)
+        .arg(&word.to_uppercase())
+        .arg(&context.priority.to_string())
+        .env("WGHA_CLUSTER", &context.cluster)
+        .env("WGHA_NODE", &context.node)
+        .env("WGHA_ROLE", word)
+        .env("WGHA_OLD_ROLE", level.old_role.word())
+        .env("WGHA_TERM", &level.term.to_string())
+        .env("WGHA_REASON", &level.reason)
+        .env("WGHA_MASTER", level.master.as_deref().unwrap_or(""))
+        .env("WGHA_FLOATING_IPS", &context.floating_ips.join(" "))
+        .env("WGHA_INTERFACES", &context.interfaces.join(" "))
+        .env("WGHA_DEADLINE_S", &deadline.to_string())
+}
+
+impl From<&HookResult> for crate::status::Hook {
+    fn from(result: &HookResult) -> Self {
+        let outcome = result.outcome.as_ref();
+        crate::status::Hook {
+            run: result.run.clone(),
+            on: state_word(result.on).to_owned(),
+            exit: outcome.and_then(Outcome::exit_code),
+            duration_ms: u64::try_from(result.duration.as_millis()).unwrap_or(u64::MAX),
+            at: events::rfc3339(result.at_ns),
+            outcome: outcome.map_or_else(|| "running".to_owned(), ToString::to_string),
+        }
+    }
+}

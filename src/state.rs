@@ -1,1 +1,270 @@
-//! state.
+//! The state directory: the few facts that survive a restart, in small files written atomically.
+//!
+//! A file that cannot be understood is named in the log, kept aside as `NAME.corrupt` and replaced
+//! by its default. Every write may wait for the disk: the protocol loop uses a [`StateWriter`].
+
+#[cfg(test)]
+pub(crate) mod tests;
+mod writer;
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::net::IpAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use wgha_proto::Term;
+
+pub use writer::StateWriter;
+
+/// Largest state file that is read, in bytes.
+const MAX_FILE: u64 = 1 << 20;
+
+/// What this node put up, written before it is put up, so that `wgha release` can undo it after a
+/// crash and PostUp never runs twice.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Applied {
+    /// WireGuard interfaces that were staged or brought up.
+    pub interfaces: Vec<AppliedInterface>,
+    /// Floating IPs that were set.
+    pub floating_ips: Vec<AppliedAddress>,
+    /// UDP ports that were added to `net.ipv4.ip_local_reserved_ports`.
+    pub reserved_ports: Vec<u16>,
+}
+
+/// One WireGuard interface that was put up.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AppliedInterface {
+    /// Its name.
+    pub name: String,
+    /// `kernel` or `embedded`: what `backend = "auto"` chose first, and stays with.
+    pub backend: String,
+    /// Its UDP port.
+    pub listen_port: Option<u16>,
+    /// PreUp ran.
+    pub pre_up_ran: bool,
+    /// PostUp ran, and no PostDown since.
+    pub post_up_ran: bool,
+    /// The PreDown lines that belong to what was put up, even if the file has others now.
+    pub pre_down: Vec<String>,
+    /// The PostDown lines that belong to what was put up.
+    pub post_down: Vec<String>,
+}
+
+/// One floating IP that was set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppliedAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// Its prefix length.
+    pub prefix: u8,
+    /// The interface that carries it.
+    pub interface: String,
+}
+
+/// Why the state directory refuses.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// Another process uses it.
+    #[error("{} is in use by another wgha (process {pid})", path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// Who, as it wrote itself into the lock file.
+        pid: String,
+    },
+    /// The system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A state directory, locked for this process while this value lives.
+///
+/// Threads may share it as long as each file has one writer.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    /// Holds the lock.
+    _lock: File,
+}
+
+impl StateDir {
+    /// Opens the directory (made with mode 0700 if missing) and locks it.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::InUse`] if another process has it; [`StateError::Io`] if it cannot be made.
+    pub fn open(path: &Path) -> Result<StateDir, StateError> {
+        let io = |source| StateError::Io { path: path.to_owned(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io)?;
+        fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(io)?;
+        let lock = lock(path)?;
+        Ok(StateDir { path: path.to_owned(), _lock: lock })
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The highest term known when the process last ran; 0 if unknown.
+    #[must_use]
+    pub fn highest_term(&self) -> Term {
+        self.load("highest_term")
+    }
+
+    /// Keeps the highest term.
+    ///
+    /// # Errors
+    ///
+    /// The disk refuses; the file is as before.
+    pub fn set_highest_term(&self, term: Term) -> Result<(), StateError> {
+        self.store("highest_term", &term)
+    }
+
+    /// Whether maintenance was on.
+    #[must_use]
+    pub fn maintenance(&self) -> bool {
+        self.load("maintenance")
+    }
+
+    /// Keeps whether maintenance is on.
+    ///
+    /// # Errors
+    ///
+    /// The disk refuses; the file is as before.
+    pub fn set_maintenance(&self, on: bool) -> Result<(), StateError> {
+        self.store("maintenance", &on)
+    }
+
+    /// What this node put up; nothing if unknown.
+    #[must_use]
+    pub fn applied(&self) -> Applied {
+        self.load("applied.json")
+    }
+
+    /// Keeps what this node put up.
+    ///
+    /// # Errors
+    ///
+    /// The disk refuses; the file is as before.
+    pub fn set_applied(&self, applied: &Applied) -> Result<(), StateError> {
+        self.store("applied.json", applied)
+    }
+
+    /// A fact of another part, as JSON in the file `name`; its default if missing or damaged.
+    #[must_use]
+    pub fn load<T: DeserializeOwned + Default>(&self, name: &str) -> T {
+        let path = self.path.join(name);
+        let bytes = match read_bounded(&path, MAX_FILE) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return T::default(),
+            Err(e) => {
+                set_aside(&path, &e.to_string());
+                return T::default();
+            }
+        };
+        serde_json::from_slice(&bytes).unwrap_or_else(|e| {
+            set_aside(&path, &e.to_string());
+            T::default()
+        })
+    }
+
+    /// Keeps a fact as JSON in the file `name`, whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// The disk refuses; the file is as before.
+    pub fn store<T: Serialize>(&self, name: &str, value: &T) -> Result<(), StateError> {
+        let path = self.path.join(name);
+        let result = serde_json::to_vec(value).map_err(io::Error::from).and_then(|mut bytes| {
+            bytes.push(b'\n');
+            replace(&path, &bytes)
+        });
+        result.map_err(|source| StateError::Io { path, source })
+    }
+}
+
+fn lock(dir: &Path) -> Result<File, StateError> {
+    let path = dir.join("lock");
+    let io = |source| StateError::Io { path: path.clone(), source };
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let mut file = options.open(&path).map_err(io)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            // Only for the message.
+            let _ = (&mut file).take(16).read_to_string(&mut pid);
+            let pid = pid.trim().to_owned();
+            return Err(StateError::InUse { path: dir.to_owned(), pid });
+        }
+        Err(TryLockError::Error(e)) => return Err(io(e)),
+    }
+    // The number is only for the message of another process, so a full disk does not matter.
+    let _ = file.set_len(0).and_then(|()| file.rewind());
+    let _ = writeln!(file, "{}", std::process::id());
+    Ok(file)
+}
+
+/// Writes a whole file, or leaves the old one as it was.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = with_suffix(path, ".tmp");
+    let result = write_new(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
+    if result.is_err() {
+        // Gives its space back; the error that matters is the first one.
+        let _ = fs::remove_file(&temporary);
+        return result;
+    }
+    let dir = path.parent().unwrap_or(Path::new("."));
+    File::open(dir)?.sync_all()
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// The file's bytes, `None` if it is missing, an error if it is longer than `max`.
+pub(crate) fn read_bounded(path: &Path, max: u64) -> io::Result<Option<Vec<u8>>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let mut bytes = Vec::new();
+    file.take(max + 1).read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > max {
+        return Err(io::Error::other(format!("longer than {max} bytes")));
+    }
+    Ok(Some(bytes))
+}
+
+/// Names a damaged file and keeps it as `NAME.corrupt` for whoever wants to know.
+pub(crate) fn set_aside(path: &Path, why: &str) {
+    let aside = with_suffix(path, ".corrupt");
+    tracing::error!(path = %path.display(), kept = %aside.display(), "damaged, its default is used: {why}");
+    if let Err(e) = fs::rename(path, &aside) {
+        tracing::error!(path = %path.display(), "cannot be kept aside: {e}");
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}

@@ -1,1 +1,243 @@
-//! status.
+//! What `wgha status` shows: the structure behind `--json`, and the table for people.
+
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use wgha_proto::PeerSnapshot;
+
+pub use table::table;
+
+/// The answer to `wgha status --json`. docs/operations.md says what each field means.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The cluster's name.
+    pub cluster: String,
+    /// The local node's name.
+    pub node: String,
+    /// Its role in a word: `init`, `backup`, `master` or `fault`.
+    pub role: String,
+    /// Its term if master, else the highest known.
+    pub term: u64,
+    /// When the role last changed: RFC 3339, UTC.
+    pub since: String,
+    /// Why it changed.
+    pub reason: String,
+    /// Who is master, as far as known.
+    pub master: Option<String>,
+    /// Every check passes.
+    pub healthy: bool,
+    /// Maintenance is on.
+    pub maintenance: bool,
+    /// Able to take over, or serving.
+    pub ready: bool,
+    /// Whether at most one master is guaranteed: `yes (...)` or `no (...)`.
+    pub exclusive: String,
+    /// What stops a daemon that hangs from serving on: `process only`, or the gate.
+    pub fencing: String,
+    /// How long the process runs, in seconds.
+    pub uptime_seconds: u64,
+    /// The permission of a majority.
+    pub lease: Lease,
+    /// Every node of the cluster, in the order of the config.
+    pub nodes: Vec<Node>,
+    /// The floating IPs.
+    pub floating_ips: Vec<FloatingIp>,
+    /// The WireGuard interfaces.
+    pub wireguard: Vec<Wireguard>,
+    /// The health checks.
+    pub checks: Vec<Check>,
+    /// The last run of each hook.
+    pub hooks: Vec<Hook>,
+    /// The claims on cloud resources.
+    pub claims: Vec<Claim>,
+    /// The files kept identical on all gateways.
+    pub sync: Vec<Sync>,
+    /// Extension: the program's version.
+    #[serde(default)]
+    pub version: String,
+    /// Extension: what keeps this node from taking over, if anything.
+    #[serde(default)]
+    pub held_back: Option<String>,
+    /// Extension: refused datagrams by the word of the refusal, since the start.
+    #[serde(default)]
+    pub refusals: BTreeMap<String, u64>,
+    /// Extension: counters of the link (datagrams sent, received, failed), since the start.
+    #[serde(default)]
+    pub link: BTreeMap<String, u64>,
+}
+
+/// The permission of a majority to be master.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Held now.
+    pub held: bool,
+    /// Milliseconds until it ends; `None` with two voters, which have no leases.
+    pub expires_ms: Option<u64>,
+}
+
+/// One node. The local one has no figures of a path to itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// It only votes.
+    pub witness: bool,
+    /// Its role as it last said, in a word.
+    pub role: Option<String>,
+    /// Its term as it last said.
+    pub term: u64,
+    /// Its priority as it last said.
+    pub priority: Option<u8>,
+    /// Heard within the detection time, and hears this node.
+    pub alive: bool,
+    /// Milliseconds since its last authentic heartbeat.
+    pub last_heard_ms: Option<u64>,
+    /// Smoothed round trip in milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// Lost heartbeats, 0.0 to 1.0, on the best path.
+    pub loss: Option<f64>,
+    /// Its wall clock minus the local one, in milliseconds.
+    pub clock_offset_ms: Option<f64>,
+    /// Its checks pass.
+    pub healthy: bool,
+    /// Maintenance is on there.
+    pub maintenance: bool,
+    /// Able to take over, or serving.
+    pub ready: bool,
+    /// Its config agrees with the local one where it must; `None`: not heard yet.
+    pub config_match: Option<bool>,
+    /// Its paths.
+    pub paths: Vec<Path>,
+}
+
+impl Node {
+    /// A peer as the protocol sees it; `addresses` are those of its paths, in order.
+    #[must_use]
+    pub fn from_peer(peer: &PeerSnapshot, addresses: &[String]) -> Node {
+        let alive = |index| peer.paths_alive.get(index).copied().unwrap_or(false);
+        let path = |(index, address): (usize, &String)| Path {
+            address: address.clone(),
+            alive: alive(index),
+        };
+        let age = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        Node {
+            name: peer.name.clone(),
+            witness: peer.witness,
+            role: peer.role.map(|role| role.word().to_owned()),
+            term: peer.term,
+            priority: peer.priority,
+            alive: peer.alive,
+            last_heard_ms: peer.last_heard.map(age),
+            rtt_ms: peer.rtt.map(|rtt| thousandths(rtt.as_secs_f64() * 1e3)),
+            loss: peer.last_heard.map(|_| thousandths(peer.loss)),
+            clock_offset_ms: peer.clock_offset_ns.map(|ns| thousandths(ns as f64 / 1e6)),
+            healthy: peer.healthy,
+            maintenance: peer.maintenance,
+            ready: peer.ready,
+            config_match: peer.config_match,
+            paths: addresses.iter().enumerate().map(path).collect(),
+        }
+    }
+}
+
+/// Three decimals are more than any of these figures is worth.
+fn thousandths(value: f64) -> f64 {
+    (value * 1e3).round() / 1e3
+}
+
+/// One path to a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Path {
+    /// Address and port.
+    pub address: String,
+    /// Heard on it within the detection time.
+    pub alive: bool,
+}
+
+/// One floating IP.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FloatingIp {
+    /// The address with its prefix length.
+    pub address: String,
+    /// The interface that carries it.
+    pub interface: String,
+    /// This machine has it now.
+    pub held: bool,
+}
+
+/// One WireGuard interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wireguard {
+    /// Its name.
+    pub interface: String,
+    /// `kernel` or `embedded`.
+    pub backend: String,
+    /// Serving.
+    pub up: bool,
+    /// Configured, ready to be brought up.
+    pub staged: bool,
+    /// Its peers.
+    pub peers: u64,
+    /// Peers with a handshake in the last 180 s.
+    pub recent_handshakes: u64,
+    /// Peers whose endpoint is known.
+    pub endpoints_known: u64,
+    /// The floating IPs that its packets leave from.
+    pub source: Vec<String>,
+}
+
+/// One health check.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// Its name.
+    pub name: String,
+    /// It passes.
+    pub ok: bool,
+    /// Its last result, for people.
+    pub detail: String,
+}
+
+/// The last run of one hook.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hook {
+    /// Program and arguments.
+    pub run: Vec<String>,
+    /// The state it ran for.
+    pub on: String,
+    /// Its exit code; `None` if it did not end by itself.
+    pub exit: Option<i32>,
+    /// How long it ran.
+    pub duration_ms: u64,
+    /// When it started: RFC 3339, UTC.
+    pub at: String,
+    /// Extension: how it ended, for people: `exit 0`, `timed out`, `running`, ...
+    #[serde(default)]
+    pub outcome: String,
+}
+
+/// One claim.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// Program and arguments.
+    pub run: Vec<String>,
+    /// This node has it.
+    pub held: bool,
+    /// When that was last verified: RFC 3339, UTC.
+    pub checked_at: Option<String>,
+}
+
+/// One synchronised file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sync {
+    /// Its path.
+    pub file: String,
+    /// Its version.
+    pub version: u64,
+    /// All gateways have the same.
+    pub in_sync: bool,
+}

@@ -70,7 +70,8 @@ pub struct NodeConfig {
     pub preempt: Option<Preempt>,
     /// How long the preparation of a handover may take before it is called off.
     pub handover_timeout: Duration,
-    /// What must agree between nodes, hashed; a difference is shown, never a reason to drop.
+    /// What must agree between nodes, hashed; a difference is shown, never a reason to drop. The
+    /// second half is of what gateways alone know; zero agrees with all.
     pub fingerprint: [u8; 16],
     /// Which WireGuard I run.
     pub wireguard: WireguardKind,

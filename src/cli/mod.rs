@@ -1,9 +1,79 @@
 //! The command line.
+//!
+//! `args` says what can be typed; one file for each group of commands does it.
 
+use std::io::Write;
 use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::config::Places;
+
+mod args;
+mod check;
+pub mod client;
+mod keygen;
+#[cfg(test)]
+mod tests;
+
+pub use args::{
+    Cli, Command, EventsArgs, Global, HandoverArgs, KeygenArgs, MaintenanceArgs, RunArgs,
+    StatusArgs, Switch,
+};
+
+/// What the exit code of a command means.
+pub mod exit {
+    /// Done.
+    pub const DONE: u8 = 0;
+    /// Failed, or refused.
+    pub const FAILED: u8 = 1;
+    /// The command line is wrong.
+    pub const WRONG_USE: u8 = 2;
+    /// No daemon answers.
+    pub const NO_DAEMON: u8 = 3;
+}
 
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
-    ExitCode::from(2)
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no mistake. If nobody reads the text, nobody misses it.
+            let _ = error.print();
+            let code = if error.use_stderr() { exit::WRONG_USE } else { exit::DONE };
+            return ExitCode::from(code);
+        }
+    };
+    run(&cli).unwrap_or_else(|error| {
+        let _ = writeln!(std::io::stderr(), "wgha: {error:#}");
+        ExitCode::from(exit::FAILED)
+    })
+}
+
+fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
+    let Global { config, node } = &cli.global;
+    let socket = || Places::of(config).control_socket;
+    match &cli.command {
+        Command::Run(args) => crate::run::run(config, node.as_deref(), args.take_over),
+        Command::Check => check::run(&cli.global),
+        Command::Status(args) => client::status(&socket(), args.json, args.watch),
+        Command::Handover(args) => client::handover(&socket(), args.to.as_deref(), args.force),
+        Command::Maintenance(args) => {
+            client::maintenance(&socket(), args.switch == Switch::On, args.force)
+        }
+        Command::Events(args) => client::events(&socket(), args.json, args.follow),
+        Command::Reload => client::reload(&socket()),
+        Command::Keygen(args) => keygen::run(args),
+        Command::Release => crate::release::run(&Places::of(config).state_dir),
+    }
+}
+
+/// Writes to standard output. A reader that went away (`wgha check | head`) is no error.
+fn print(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
 }

@@ -1,12 +1,54 @@
 //! The config file: read once into types that cannot be wrong.
 //!
-//! [`Config`] is what the rest of the program sees.
+//! [`Config`] is what the rest of the program sees. The way there: `schema` says which keys exist,
+//! `section` reads them with their lines, `values` turns each into its type, `tables` puts a table
+//! together, `rules` compares tables with each other, `local` finds out which node this is and
+//! `source` which address WireGuard's packets leave from. All errors are collected first.
+//!
+//! `examine` looks at the machine afterwards: an interface may come later, so what it finds
+//! does not make a config wrong.
 
+use std::fs::File;
+use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
+
+mod error;
+mod examine;
+mod fingerprint;
+mod local;
+mod machine;
+mod places;
+mod rules;
+pub mod schema;
+mod section;
+mod source;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod values;
+
+pub use error::{ConfigError, ConfigErrors};
+pub use examine::{Findings, examine};
+pub use fingerprint::fingerprint;
+pub use local::Found;
+pub use machine::{Machine, System};
+pub use places::Places;
+
+/// The longest config file that is read, in bytes.
+const MAX_FILE: u64 = 1 << 20;
+
+/// The UDP port of heartbeats where an address names none.
+pub const DEFAULT_PORT: u16 = 5112;
+
+/// The most nodes a cluster has.
+pub const MAX_NODES: usize = 16;
+
+/// The most addresses a node has.
+pub const MAX_ADDRESSES: usize = 8;
 
 /// A whole, valid config file, as the local node sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +71,70 @@ pub struct Config {
     pub hooks: Vec<Hook>,
     /// `[control] socket`.
     pub control_socket: PathBuf,
+}
+
+impl Config {
+    /// Reads the file at `path` as the node `node`, or as the one that this machine is.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the file, each with its line; or that it cannot be read.
+    pub fn load(path: &Path, node: Option<&str>) -> Result<Config, ConfigErrors> {
+        let text = read(path).map_err(|e| {
+            ConfigErrors::new(
+                path,
+                vec![ConfigError::new(None, "", format!("cannot be read: {e}"))],
+            )
+        })?;
+        Config::parse(&text, path, node, &System)
+    }
+
+    /// Reads `text` as [`load`](Config::load) reads a file. `path` names it in errors and gives
+    /// the defaults of state directory and socket.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the text, each with its line.
+    pub fn parse(
+        text: &str,
+        path: &Path,
+        node: Option<&str>,
+        machine: &dyn Machine,
+    ) -> Result<Config, ConfigErrors> {
+        tables::config(text, path, node, machine).map_err(|errors| ConfigErrors::new(path, errors))
+    }
+
+    /// The local node.
+    ///
+    /// # Panics
+    /// If `me` is no index into `nodes`, which parsing rules out.
+    #[must_use]
+    pub fn node(&self) -> &Node {
+        &self.nodes[self.me]
+    }
+
+    /// Every other node, in the order of the file.
+    pub fn peers(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().enumerate().filter(|(i, _)| *i != self.me).map(|(_, node)| node)
+    }
+
+    /// The nodes that can be master, in the order of the file.
+    pub fn gateways(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|node| !node.witness)
+    }
+
+    /// `misses` × `heartbeat`: after this silence a master counts as gone.
+    #[must_use]
+    pub fn detection(&self) -> Duration {
+        self.cluster.heartbeat * u32::from(self.cluster.misses)
+    }
+}
+
+fn read(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(std::io::Error::other(format!("longer than {MAX_FILE} bytes")));
+    }
+    Ok(text)
 }
 
 /// `[cluster]`.
@@ -131,4 +237,17 @@ pub enum HookState {
     Fault,
     /// The daemon ends.
     Stop,
+}
+
+impl HookState {
+    /// The state in one lower-case word, as in the config file.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            HookState::Master => "master",
+            HookState::Backup => "backup",
+            HookState::Fault => "fault",
+            HookState::Stop => "stop",
+        }
+    }
 }

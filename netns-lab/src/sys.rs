@@ -1,0 +1,59 @@
+//! The two things that must happen between `fork` and `exec`, and the clocks.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::time::{ClockId, clock_gettime};
+
+/// Makes the kernel kill the child when the thread that starts it ends.
+#[allow(unsafe_code)]
+pub(crate) fn die_with_parent(command: &mut Command) {
+    // SAFETY: the closure makes one system call and allocates nothing, so it is safe after fork.
+    unsafe {
+        command.pre_exec(|| Ok(prctl::set_pdeathsig(Signal::SIGKILL)?));
+    }
+}
+
+/// Gives the child a user, network and mount namespace in which the caller's user is root.
+#[allow(unsafe_code)]
+pub(crate) fn in_user_namespace(command: &mut Command) {
+    let uid_map = format!("0 {} 1\n", nix::unistd::geteuid());
+    let gid_map = format!("0 {} 1\n", nix::unistd::getegid());
+    let write = |path: &str, text: &str| -> io::Result<()> {
+        OpenOptions::new().write(true).open(path)?.write_all(text.as_bytes())
+    };
+    // SAFETY: the child is single-threaded; unshare and short writes from strings made before
+    // fork (paths fit the stack buffer of `open`, nothing is allocated).
+    unsafe {
+        command.pre_exec(move || {
+            let all =
+                CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS;
+            unshare(all)?;
+            write("/proc/self/setgroups", "deny")?;
+            write("/proc/self/uid_map", &uid_map)?;
+            write("/proc/self/gid_map", &gid_map)
+        });
+    }
+}
+
+fn nanoseconds(clock: ClockId) -> u64 {
+    clock_gettime(clock).map_or(0, |t| {
+        u64::try_from(t.tv_sec()).unwrap_or(0) * 1_000_000_000
+            + u64::try_from(t.tv_nsec()).unwrap_or(0)
+    })
+}
+
+/// CLOCK_REALTIME in nanoseconds: the clock of logs, events and packet time stamps.
+pub fn realtime_ns() -> u64 {
+    nanoseconds(ClockId::CLOCK_REALTIME)
+}
+
+/// CLOCK_MONOTONIC in nanoseconds: the clock of the prober's schedule.
+pub fn monotonic_ns() -> u64 {
+    nanoseconds(ClockId::CLOCK_MONOTONIC)
+}

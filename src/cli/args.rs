@@ -1,0 +1,129 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Active/standby WireGuard gateways.
+#[derive(Debug, Parser)]
+#[command(
+    name = "wgha",
+    version,
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong use, 3 no daemon answers."
+)]
+pub struct Cli {
+    /// Options that every command takes.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that every command takes.
+#[derive(Args, Clone, Debug)]
+pub struct Global {
+    /// The config file; its name gives the defaults of socket and state directory
+    #[arg(long, global = true, value_name = "PATH", default_value = "/etc/wgha/wgha.toml")]
+    pub config: PathBuf,
+    /// The node that this machine is, if its addresses and name do not tell
+    #[arg(long, global = true, value_name = "NAME")]
+    pub node: Option<String>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Be a member of the cluster, until stopped
+    Run(RunArgs),
+    /// Look for mistakes in the config and on this machine
+    Check,
+    /// Show what the daemon knows
+    Status(StatusArgs),
+    /// Give the role of master to another gateway
+    Handover(HandoverArgs),
+    /// Keep this node from being master, or let it again
+    Maintenance(MaintenanceArgs),
+    /// Show what happened, and why
+    Events(EventsArgs),
+    /// Have the daemon read its files again
+    Reload,
+    /// Take off what a daemon that died left on this machine
+    Release,
+    /// Make the cluster's key file, or a witness's from it
+    Keygen(KeygenArgs),
+}
+
+/// `wgha run`.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// Take over a WireGuard interface that something else has brought up
+    #[arg(long)]
+    pub take_over: bool,
+}
+
+/// `wgha status`.
+#[derive(Args, Clone, Debug)]
+pub struct StatusArgs {
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Again every second
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// `wgha handover`.
+#[derive(Args, Clone, Debug)]
+pub struct HandoverArgs {
+    /// The successor; the best gateway unless given
+    #[arg(long, value_name = "NODE")]
+    pub to: Option<String>,
+    /// Even if configs or WireGuard implementations differ
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `wgha maintenance`.
+#[derive(Args, Clone, Debug)]
+pub struct MaintenanceArgs {
+    /// Whether this node keeps out
+    pub switch: Switch,
+    /// Even if no other gateway can serve
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `on` or `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// Hand over and keep out
+    On,
+    /// Take part again
+    Off,
+}
+
+/// `wgha events`.
+#[derive(Args, Clone, Debug)]
+pub struct EventsArgs {
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    /// Go on with new events as they happen
+    #[arg(long)]
+    pub follow: bool,
+}
+
+/// `wgha keygen`.
+#[derive(Args, Clone, Debug)]
+pub struct KeygenArgs {
+    /// A new file of mode 0600; standard output unless given
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Derive a witness's keys from this key file of a gateway
+    #[arg(long, value_name = "FILE")]
+    pub witness_from: Option<PathBuf>,
+    /// The new key's number, unique in its key file
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "witness_from")]
+    pub id: u16,
+}

@@ -1,0 +1,89 @@
+//! What tables must not say together.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use super::section::{At, Sink};
+use super::{FloatingIp, MAX_NODES, Node, Wireguard};
+
+/// `[[node]]` against each other.
+pub(super) fn nodes(sink: &mut Sink<'_>, nodes: &[At<Node>]) {
+    if nodes.len() > MAX_NODES {
+        let line = nodes[MAX_NODES].line;
+        sink.at(
+            line,
+            "[[node]]",
+            format!("expected at most {MAX_NODES} nodes, found {}", nodes.len()),
+        );
+    }
+    let mut names: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut addresses: BTreeMap<SocketAddr, &str> = BTreeMap::new();
+    for At { line, value: node } in nodes {
+        if let Some(first) = names.insert(&node.name, *line) {
+            let message = format!("{:?} is the name of another node, at line {first}", node.name);
+            sink.at(*line, "[[node]] name", message);
+        }
+        for address in &node.addresses {
+            if let Some(other) = addresses.insert(address.send, &node.name) {
+                let message = format!("{} is also an address of node {other:?}", address.send);
+                sink.at(*line, "[[node]] addresses", message);
+            }
+        }
+    }
+    if !nodes.is_empty() && nodes.iter().all(|node| node.value.witness) {
+        sink.whole("[[node]] witness", "all nodes are witnesses; expected at least one gateway");
+    }
+}
+
+/// Names that would be one on the wire, which carries `tag` of each.
+pub(super) fn node_tags<T: Ord>(sink: &mut Sink<'_>, nodes: &[At<Node>], tag: impl Fn(&str) -> T) {
+    let mut tags: BTreeMap<T, &str> = BTreeMap::new();
+    for At { line, value: node } in nodes {
+        match tags.insert(tag(&node.name), &node.name) {
+            Some(other) if other != node.name => {
+                let message = format!(
+                    "{:?} cannot be told from {other:?} on the wire; rename one",
+                    node.name
+                );
+                sink.at(*line, "[[node]] name", message);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// `[[floating_ip]]` against each other and against `[[node]]`.
+pub(super) fn floating_ips(sink: &mut Sink<'_>, floating: &[At<FloatingIp>], nodes: &[At<Node>]) {
+    let mut seen: BTreeMap<IpAddr, usize> = BTreeMap::new();
+    for At { line, value } in floating {
+        let address = value.address.addr();
+        if let Some(first) = seen.insert(address, *line) {
+            let message = format!("{address} is also the floating IP of line {first}");
+            sink.at(*line, "[[floating_ip]] address", message);
+        }
+        let of_node = |node: &&At<Node>| {
+            let mut ips = node.value.addresses.iter().flat_map(|a| [a.send.ip(), a.bind.ip()]);
+            ips.any(|ip| ip == address)
+        };
+        if let Some(node) = nodes.iter().find(of_node) {
+            let message = format!("{address} is an address of node {:?}", node.value.name);
+            sink.at(*line, "[[floating_ip]] address", message);
+        }
+    }
+}
+
+/// `[[wireguard]]` against each other and against `[[floating_ip]]`.
+pub(super) fn wireguard(sink: &mut Sink<'_>, wireguard: &[At<Wireguard>], floating: &[FloatingIp]) {
+    let mut interfaces: BTreeMap<&str, usize> = BTreeMap::new();
+    for At { line, value } in wireguard {
+        let key = "[[wireguard]] interface";
+        if let Some(first) = interfaces.insert(&value.interface, *line) {
+            let message = format!("{:?} is also the interface of line {first}", value.interface);
+            sink.at(*line, key, message);
+        }
+        if floating.iter().any(|f| f.interface == value.interface) {
+            let message = format!("{:?} carries a floating IP", value.interface);
+            sink.at(*line, key, message);
+        }
+    }
+}

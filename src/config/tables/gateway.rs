@@ -1,0 +1,84 @@
+//! `[[floating_ip]]`, `[[wireguard]]` and `[[hook]]`.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::{duration, listed};
+use crate::config::section::{At, Section, Sink};
+use crate::config::{FloatingIp, Hook, Machine, Wireguard, source, values};
+
+const HOOK_TIMEOUT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(600));
+const DEFAULT_HOOK_TIMEOUT: Duration = Duration::from_secs(30);
+
+pub(super) fn floating_ip(sink: &mut Sink<'_>, section: &Section<'_>) -> Option<FloatingIp> {
+    let address = section.required(sink, "address", "an IP address", values::floating_ip);
+    let interface =
+        section.required(sink, "interface", "the interface that carries it", values::interface);
+    Some(FloatingIp { address: address?.value, interface: interface?.value })
+}
+
+pub(super) fn wireguard(
+    sink: &mut Sink<'_>,
+    section: &Section<'_>,
+    floating: &[FloatingIp],
+    machine: &dyn Machine,
+) -> Option<Wireguard> {
+    let interface =
+        section.required(sink, "interface", "the interface's name", values::wireguard_interface);
+    let config = section.required(sink, "config", "the path of a wg-quick file", values::path);
+    let backend =
+        section.text(sink, "backend", "\"auto\", \"kernel\" or \"embedded\"", values::backend);
+    let guard = section.boolean(sink, "guard").is_none_or(|at| at.value);
+    let source = sources(sink, section, floating, machine);
+    Some(Wireguard {
+        interface: interface?.value,
+        config: config?.value,
+        backend: backend.map(|at| at.value).unwrap_or_default(),
+        source,
+        guard,
+    })
+}
+
+fn sources(
+    sink: &mut Sink<'_>,
+    section: &Section<'_>,
+    floating: &[FloatingIp],
+    machine: &dyn Machine,
+) -> Vec<IpAddr> {
+    if section.get(sink, "source").is_none() {
+        return source::default(sink, section.line, floating, machine);
+    }
+    let expected = "an array of floating IPs, such as [\"203.0.113.10\"]";
+    match section.texts(sink, "source", expected, values::address) {
+        Some(named) => source::named(sink, &named.value, floating),
+        None => Vec::new(),
+    }
+}
+
+pub(super) fn hook(sink: &mut Sink<'_>, section: &Section<'_>) -> Option<Hook> {
+    let timeout = duration(sink, section, "timeout", HOOK_TIMEOUT, DEFAULT_HOOK_TIMEOUT);
+    let on_expected = "an array of \"master\", \"backup\", \"fault\" and \"stop\"";
+    let on = listed(sink, section, "on", on_expected, values::hook_state);
+    let run_expected = "a program and its arguments, such as [\"/etc/wgha/notify.sh\"]";
+    let run = listed(sink, section, "run", run_expected, |word| {
+        if word.len() < 4096 && !word.contains('\0') {
+            Ok(word.to_owned())
+        } else {
+            Err("expected at most 4095 bytes without zero bytes".to_owned())
+        }
+    });
+    if let Some(At { line, value }) = run.as_ref().and_then(|words| words.first())
+        && let Err(message) = values::path(value)
+    {
+        sink.at(*line, section.key("run"), message);
+    }
+    let mut states = Vec::new();
+    for state in on? {
+        if states.contains(&state.value) {
+            let message = format!("{:?} is named twice", state.value.word());
+            sink.at(state.line, section.key("on"), message);
+        }
+        states.push(state.value);
+    }
+    Some(Hook { on: states, run: run?.into_iter().map(|word| word.value).collect(), timeout })
+}

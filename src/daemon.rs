@@ -1,0 +1,242 @@
+//! The loop that owns the node. It waits in one place, feeds one input, sends what the node wants
+//! sent, and publishes role and events. Nothing here blocks, logs or touches a file.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use wgha_proto::{
+    Command, Destination, Event, Evidence, Health, Keyring, Node, NodeConfig, Refused, Report,
+    RoleLevel, Snapshot, Time,
+};
+
+use crate::clock;
+use crate::config::Config;
+use crate::link::{Link, LinkCounters, Route};
+
+/// How many inputs may wait for the loop.
+const INPUTS: usize = 64;
+
+/// How many events may wait for whoever logs them. When full they are dropped and counted.
+const EVENTS: usize = 1024;
+
+/// Addresses that could not be bound are tried again this often; the wall clock is read as often.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// What can arrive at the loop besides datagrams and time.
+#[derive(Debug)]
+pub enum Input {
+    /// From the reconciler.
+    Report(Report),
+    /// From the checks.
+    Health(Health),
+    /// From the probes of outside sources.
+    Evidence(Evidence),
+    /// From an operator; the answer is whether it is obeyed.
+    Command(Command, oneshot::Sender<Result<(), Refused>>),
+    /// `wgha status`.
+    Look(oneshot::Sender<Picture>),
+    /// A new config.
+    Reconfigure(Box<NewConfig>),
+}
+
+/// What a reload brings to the loop.
+#[derive(Debug)]
+pub struct NewConfig {
+    /// For the sockets.
+    pub config: Config,
+    /// For the node.
+    pub node: NodeConfig,
+    /// For the node.
+    pub keys: Keyring,
+}
+
+/// The state of the protocol, for status.
+#[derive(Debug)]
+pub struct Picture {
+    /// When it was taken.
+    pub now: Time,
+    /// The node.
+    pub node: Snapshot,
+    /// The sockets.
+    pub link: LinkCounters,
+    /// My addresses that could not be bound, and why.
+    pub unbound: Vec<(std::net::SocketAddr, String)>,
+    /// Events that nobody took in time.
+    pub events_dropped: u64,
+}
+
+/// What the rest of the process holds of the loop.
+#[derive(Debug)]
+pub struct Handle {
+    /// Inputs; full means that the loop does not run.
+    pub inputs: mpsc::Sender<Input>,
+    /// The level that effects follow.
+    pub level: watch::Receiver<RoleLevel>,
+    /// Whether the master was missed, so that outside evidence is wanted.
+    pub wants_evidence: watch::Receiver<bool>,
+    /// What happened, in order.
+    pub events: mpsc::Receiver<Event>,
+    /// Grows with every turn of the loop: who feeds a watchdog looks at it.
+    pub turns: Arc<AtomicU64>,
+}
+
+/// The loop.
+pub struct Daemon {
+    node: Node,
+    link: Link,
+    inputs: mpsc::Receiver<Input>,
+    level: watch::Sender<RoleLevel>,
+    wants_evidence: watch::Sender<bool>,
+    events: mpsc::Sender<Event>,
+    events_dropped: u64,
+    turns: Arc<AtomicU64>,
+    out: Vec<u8>,
+    slow_at: Time,
+}
+
+/// What ended the wait.
+enum Woken {
+    Time,
+    Input(Option<Input>),
+    Datagram(Route),
+}
+
+impl Daemon {
+    /// A loop around `node` and `link`. Call inside the runtime that will [`run`](Daemon::run) it.
+    #[must_use]
+    pub fn new(node: Node, link: Link) -> (Daemon, Handle) {
+        let (input_tx, inputs) = mpsc::channel(INPUTS);
+        let (event_tx, events) = mpsc::channel(EVENTS);
+        let (level_tx, level) = watch::channel(node.level().clone());
+        let (evidence_tx, wants_evidence) = watch::channel(false);
+        let turns = Arc::new(AtomicU64::new(0));
+        let daemon = Daemon {
+            node,
+            link,
+            inputs,
+            level: level_tx,
+            wants_evidence: evidence_tx,
+            events: event_tx,
+            events_dropped: 0,
+            turns: Arc::clone(&turns),
+            out: Vec::with_capacity(1500),
+            slow_at: Time::ZERO,
+        };
+        (daemon, Handle { inputs: input_tx, level, wants_evidence, events, turns })
+    }
+
+    /// Runs until every [`Handle::inputs`] is dropped, or the node says that it stopped.
+    pub async fn run(mut self) {
+        loop {
+            let now = clock::now();
+            // First of all: after a pause the node must stop being master before it does anything
+            // else (design §5.8), and a flood of inputs must not hold back a heartbeat.
+            self.node.handle_timeout(now);
+            self.slow_work(now);
+            if self.drain(now, None) {
+                return;
+            }
+            self.turns.fetch_add(1, Ordering::Relaxed);
+            if !self.wait_and_feed(now).await {
+                return;
+            }
+        }
+    }
+
+    /// The one place that waits. False when nobody is left to serve.
+    async fn wait_and_feed(&mut self, now: Time) -> bool {
+        let until = self.node.poll_timeout().min(self.slow_at);
+        let woken = tokio::select! {
+            biased;
+            input = self.inputs.recv() => Woken::Input(input),
+            received = self.link.receive() => {
+                let back = received.back;
+                let now = clock::now();
+                self.node.handle_timeout(now);
+                // A refusal is counted by the node.
+                let _ = self.node.handle_datagram(now, received.bytes);
+                Woken::Datagram(back)
+            }
+            () = tokio::time::sleep(until.since(now)) => Woken::Time,
+        };
+        match woken {
+            Woken::Time => true,
+            Woken::Input(None) => false,
+            Woken::Input(Some(input)) => {
+                let now = clock::now();
+                self.node.handle_timeout(now);
+                self.feed(now, input);
+                true
+            }
+            Woken::Datagram(back) => !self.drain(clock::now(), Some(back)),
+        }
+    }
+
+    fn feed(&mut self, now: Time, input: Input) {
+        match input {
+            Input::Report(report) => self.node.handle_report(now, report),
+            Input::Health(health) => self.node.handle_health(now, health),
+            Input::Evidence(evidence) => self.node.handle_evidence(now, evidence),
+            Input::Command(command, answer) => {
+                // Whoever asked may have gone away.
+                let _ = answer.send(self.node.handle_command(now, command));
+            }
+            Input::Look(answer) => {
+                let _ = answer.send(Picture {
+                    now,
+                    node: self.node.snapshot(now),
+                    link: self.link.counters(),
+                    unbound: self.link.unbound(),
+                    events_dropped: self.events_dropped,
+                });
+            }
+            Input::Reconfigure(new) => {
+                self.link.reconfigure(&new.config);
+                self.node.reconfigure(now, new.node, new.keys);
+            }
+        }
+    }
+
+    /// Sends, then publishes. True when the node has stopped.
+    fn drain(&mut self, now: Time, back: Option<Route>) -> bool {
+        while let Some(destination) = self.node.poll_transmit(now, &mut self.out) {
+            let route = match destination {
+                Destination::Peer { peer, path } => self.link.route(peer, path),
+                Destination::Sender => back,
+            };
+            if let Some(route) = route {
+                self.link.send(route, &self.out);
+            }
+        }
+        let level = self.node.level();
+        self.level.send_if_modified(|old| {
+            let changed = old != level;
+            if changed {
+                old.clone_from(level);
+            }
+            changed
+        });
+        let wanted = self.node.wants_evidence();
+        self.wants_evidence.send_if_modified(|old| std::mem::replace(old, wanted) != wanted);
+        let mut stopped = false;
+        while let Some(event) = self.node.poll_event() {
+            stopped |= event == Event::Stopped;
+            if self.events.try_send(event).is_err() {
+                self.events_dropped += 1;
+            }
+        }
+        stopped
+    }
+
+    fn slow_work(&mut self, now: Time) {
+        if now < self.slow_at {
+            return;
+        }
+        self.slow_at = now + SLOW;
+        self.link.bind_missing();
+        let boot = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
+        self.node.set_wall_offset(clock::wall().saturating_sub(boot));
+    }
+}

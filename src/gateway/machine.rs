@@ -1,0 +1,331 @@
+//! The real effects: floating IPs, source rules, announcements and WireGuard, in the order of
+//! design §6.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use tracing::{error, info, warn};
+use wgha_proto::{Ability, Term};
+
+use super::ledger::Ledger;
+use super::scripts::Scripts;
+use super::tunnel::Tunnel;
+use super::view::{SharedView, TunnelView};
+use super::{Effects, Phases, Wanted};
+use crate::config::FloatingIp;
+use crate::net::watch::Watch;
+use crate::net::{NetError, Netlink, address, announce};
+use crate::setup::Setup;
+use crate::state::AppliedAddress;
+
+/// The floating IPs are announced again after this, in case the first bursts were lost.
+const ANNOUNCE_AGAIN: Duration = Duration::from_secs(1);
+
+/// And then this often: some routers keep a wrong entry for hours (design §6).
+const ANNOUNCE_REFRESH: Duration = Duration::from_secs(60);
+
+/// Peers are counted for status this often.
+const COUNT_PEERS: Duration = Duration::from_secs(5);
+
+/// The machine that this process runs on.
+pub struct Machine {
+    netlink: Netlink,
+    watch: Watch,
+    ledger: Ledger,
+    scripts: Scripts,
+    view: SharedView,
+    floating_ips: Vec<FloatingIp>,
+    tunnels: Vec<Tunnel>,
+    announce_at: Option<Instant>,
+    count_at: Instant,
+    /// The machine has been set right once since the start.
+    rested: bool,
+}
+
+impl Machine {
+    /// Opens the machine. Nothing on it changes yet. Call inside a runtime.
+    ///
+    /// # Errors
+    ///
+    /// Netlink cannot be used.
+    pub fn open(setup: &Setup, ledger: Ledger, view: SharedView) -> Result<Machine, NetError> {
+        let floating_ips = setup.config.floating_ips.clone();
+        let tunnels = setup
+            .tunnels()
+            .map(|(entry, conf)| Tunnel::new(entry.clone(), conf.clone(), &floating_ips))
+            .collect();
+        let machine = Machine {
+            netlink: Netlink::open()?,
+            watch: Watch::open()?,
+            scripts: Scripts::spawn(ledger.clone()),
+            ledger,
+            view,
+            floating_ips,
+            tunnels,
+            announce_at: None,
+            count_at: Instant::now(),
+            rested: false,
+        };
+        machine.set_lines();
+        Ok(machine)
+    }
+
+    fn set_lines(&self) {
+        let lines: BTreeMap<_, _> =
+            self.tunnels.iter().map(|t| (t.interface().to_owned(), t.lines())).collect();
+        self.scripts.set_lines(lines);
+    }
+
+    /// Floating IPs, then the rules that make WireGuard's packets leave from them. True if anything
+    /// was missing.
+    async fn put_addresses(&mut self) -> Result<bool, NetError> {
+        let mut changed = false;
+        for ip in &self.floating_ips {
+            changed |= address::claim(&self.netlink, ip).await?;
+        }
+        for tunnel in &self.tunnels {
+            changed |= tunnel.source_rules(&self.netlink, true).await?;
+        }
+        Ok(changed)
+    }
+
+    /// WireGuard, rules, floating IPs, in this order: a tunnel that is up without its floating IP
+    /// would move its clients to this machine's own address. Every step is tried even if one
+    /// before it failed. Returns what stood.
+    async fn take_off(&mut self) -> Result<Vec<String>, String> {
+        let mut stood = Vec::new();
+        let mut first_error = None;
+        let mut note = |what: &str, result: Result<bool, String>| match result {
+            Ok(true) => stood.push(what.to_owned()),
+            Ok(false) => {}
+            Err(e) => _ = first_error.get_or_insert(e),
+        };
+        for tunnel in &mut self.tunnels {
+            let down = tunnel.down(&self.ledger).await;
+            note(tunnel.interface(), down);
+        }
+        for tunnel in &self.tunnels {
+            let rules = tunnel.source_rules(&self.netlink, false).await;
+            note("source rules", rules.map_err(|e| e.to_string()));
+        }
+        for ip in &self.floating_ips {
+            let gone = match address::release(&self.netlink, ip).await {
+                // It took its addresses along.
+                Err(NetError::NoInterface(_)) => Ok(false),
+                other => other.map_err(|e| e.to_string()),
+            };
+            note(&ip.address.addr().to_string(), gone);
+        }
+        self.announce_at = None;
+        self.scripts.set(false);
+        first_error.map_or(Ok(stood), Err)
+    }
+
+    async fn announce(&mut self) {
+        // A lost announcement is repeated; it is no reason not to serve.
+        if let Err(e) = announce::burst(&self.netlink, &self.floating_ips).await {
+            warn!("announcing the floating IPs: {e}");
+        }
+    }
+
+    /// What would keep this gateway from serving, apart from WireGuard.
+    async fn missing_interface(&self) -> Option<String> {
+        for ip in &self.floating_ips {
+            match self.netlink.link(&ip.interface).await {
+                Ok(Some(link)) if link.up => {}
+                Ok(Some(_)) => return Some(format!("interface {} is down", ip.interface)),
+                Ok(None) => return Some(format!("interface {} is gone", ip.interface)),
+                Err(e) => return Some(e.to_string()),
+            }
+        }
+        None
+    }
+
+    async fn stage(&mut self) -> Result<(), String> {
+        for tunnel in &mut self.tunnels {
+            let (_, staged) = tunnel.look().await;
+            if !staged || tunnel.is_stale() {
+                tunnel.stage(&self.ledger).await?;
+            }
+            tunnel.check_port()?;
+        }
+        let addresses: Vec<_> = self.floating_ips.iter().map(applied).collect();
+        if let Err(e) = self.ledger.update(|record| record.floating_ips = addresses) {
+            error!("cannot keep the record of what is put up: {e}");
+        }
+        Ok(())
+    }
+
+    fn restored(&self, what: &str) {
+        warn!("{what}");
+        self.view.draw(|view| view.restored += 1);
+    }
+
+    /// A gateway that cannot even take things off cannot serve.
+    async fn cannot(&mut self, why: String) -> Ability {
+        self.draw().await;
+        Ability::Unable(why)
+    }
+
+    async fn draw(&mut self) {
+        let mut held = Vec::with_capacity(self.floating_ips.len());
+        for ip in &self.floating_ips {
+            held.push(address::held(&self.netlink, ip).await.unwrap_or(false));
+        }
+        let count = Instant::now() >= self.count_at;
+        if count {
+            self.count_at = Instant::now() + COUNT_PEERS;
+        }
+        let mut tunnels = self.view.look().tunnels;
+        tunnels.resize(self.tunnels.len(), TunnelView::default());
+        for (tunnel, view) in self.tunnels.iter_mut().zip(&mut tunnels) {
+            (view.up, view.staged) = tunnel.look().await;
+            if count {
+                tunnel.count_peers(view).await;
+            }
+        }
+        self.view.draw(|view| {
+            view.floating_ips = held;
+            view.tunnels = tunnels;
+        });
+    }
+}
+
+#[async_trait]
+impl Effects for Machine {
+    async fn enter(&mut self, term: Term, wanted: &Wanted) -> Result<Phases, String> {
+        let start = Instant::now();
+        let mut phases = Phases::default();
+        self.put_addresses().await.map_err(|e| e.to_string())?;
+        phases.address = Some(start.elapsed());
+        // Before link up: otherwise the client's answer to the first handshake goes to the dead
+        // master's MAC.
+        self.announce().await;
+        phases.announce = Some(start.elapsed());
+        if !wanted.still() {
+            return Err(format!("term {term} is over"));
+        }
+        for tunnel in &mut self.tunnels {
+            tunnel.up().await?;
+        }
+        phases.wireguard = Some(start.elapsed());
+        self.announce().await;
+        self.announce_at = Some(Instant::now() + ANNOUNCE_AGAIN);
+        self.scripts.set(true);
+        self.count_at = Instant::now();
+        self.draw().await;
+        Ok(phases)
+    }
+
+    async fn keep(&mut self, _: Term) -> Result<(), String> {
+        if let Some(why) = self.missing_interface().await {
+            return Err(why);
+        }
+        if self.put_addresses().await.map_err(|e| e.to_string())? {
+            self.restored("put back: floating IPs or source rules");
+            self.announce().await;
+        }
+        for index in 0..self.tunnels.len() {
+            let Some(tunnel) = self.tunnels.get_mut(index) else { continue };
+            if tunnel.keep_up().await? {
+                let what = format!("put back: {}", tunnel.interface());
+                self.restored(&what);
+            }
+        }
+        if self.announce_at.is_some_and(|at| at <= Instant::now()) {
+            self.announce().await;
+            self.announce_at = Some(Instant::now() + ANNOUNCE_REFRESH);
+        }
+        self.scripts.set(true);
+        self.draw().await;
+        Ok(())
+    }
+
+    async fn leave(&mut self) -> Result<(), String> {
+        let done = self.take_off().await.map(drop);
+        self.draw().await;
+        done
+    }
+
+    async fn rest(&mut self) -> Ability {
+        match self.take_off().await {
+            Ok(stood) if stood.is_empty() => {}
+            // The first time it is what an earlier run left, and the rules that guard a standby.
+            Ok(stood) if !self.rested => info!("not master, so set right: {}", stood.join(", ")),
+            Ok(stood) => self.restored(&format!("not master, so set right: {}", stood.join(", "))),
+            Err(why) => return self.cannot(why).await,
+        }
+        self.rested = true;
+        let ability = match self.stage().await {
+            Err(why) => Ability::Unable(why),
+            Ok(()) => match self.missing_interface().await {
+                Some(why) => Ability::Unable(why),
+                None => Ability::Ready,
+            },
+        };
+        self.draw().await;
+        ability
+    }
+
+    async fn reassert(&mut self) {
+        self.announce().await;
+        self.announce_at = Some(Instant::now() + ANNOUNCE_AGAIN);
+    }
+
+    async fn reconfigure(&mut self, setup: Arc<Setup>) {
+        let floating_ips = setup.config.floating_ips.clone();
+        for gone in self.floating_ips.iter().filter(|ip| !floating_ips.contains(ip)) {
+            if let Err(e) = address::release(&self.netlink, gone).await {
+                error!("{e}");
+            }
+        }
+        let mut old = std::mem::take(&mut self.tunnels);
+        for (entry, conf) in setup.tunnels() {
+            match old.iter().position(|t| t.interface() == entry.interface) {
+                Some(index) => {
+                    let mut tunnel = old.swap_remove(index);
+                    let (entry, conf) = (entry.clone(), conf.clone());
+                    tunnel.update(&self.netlink, entry, conf, &floating_ips).await;
+                    self.tunnels.push(tunnel);
+                }
+                None => {
+                    let mut tunnel = Tunnel::new(entry.clone(), conf.clone(), &floating_ips);
+                    if let Err(e) = tunnel.stage(&self.ledger).await {
+                        error!("{e}");
+                    }
+                    self.tunnels.push(tunnel);
+                }
+            }
+        }
+        for tunnel in old {
+            if let Err(e) = tunnel.remove(&self.netlink, &self.ledger).await {
+                error!("{e}");
+            }
+        }
+        self.floating_ips = floating_ips;
+        self.set_lines();
+    }
+
+    async fn finish(&mut self, bound: Duration) {
+        if !self.scripts.wait_down(bound).await {
+            warn!("PostDown did not end in time");
+        }
+    }
+
+    async fn changed(&mut self) {
+        if let Err(e) = self.watch.changed().await {
+            warn!("{e}");
+            tokio::time::sleep(ANNOUNCE_AGAIN).await;
+        }
+    }
+}
+
+fn applied(ip: &FloatingIp) -> AppliedAddress {
+    AppliedAddress {
+        address: ip.address.addr(),
+        prefix: ip.address.prefix_len(),
+        interface: ip.interface.clone(),
+    }
+}

@@ -1,0 +1,322 @@
+//! Makes the machine agree with the role. Level-triggered: it looks at the latest (role, term) and
+//! at the machine, never at a change, so that nothing depends on having seen every step.
+//!
+//! Effects hang on entering and leaving master. A new term is never collapsed into the last one:
+//! master of term 5 becomes master of term 7 by leaving 5 and entering 7, with `Left` between.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{mpsc, oneshot, watch};
+use wgha_proto::{Ability, Report, Role, RoleLevel, Term};
+
+use crate::setup::Setup;
+
+pub mod ledger;
+pub mod machine;
+pub mod scripts;
+pub mod tunnel;
+pub mod view;
+
+/// The machine is looked at this often even if no notification came.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+
+/// After a step that failed, and between a notification and the look at what it changed: several
+/// changes of one cause are answered together.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// As master, this many looks in a row that could not put things back mean that this node cannot
+/// serve: another one should.
+const FAILURES_TO_FAULT: u32 = 3;
+
+/// Bound of what still runs beside when the process ends: PreDown and PostDown.
+const FINISH: Duration = Duration::from_secs(60);
+
+/// How long each step of entering took, from the change of role on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Phases {
+    /// Until the floating IPs and their rules stood.
+    pub address: Option<Duration>,
+    /// Until they were announced.
+    pub announce: Option<Duration>,
+    /// Until every WireGuard interface was up.
+    pub wireguard: Option<Duration>,
+}
+
+/// What being master means on this machine, and undoing it. Every method may be called again and
+/// again and then changes nothing.
+#[async_trait]
+pub trait Effects: Send {
+    /// Puts everything up, in the order of design §6. `wanted` turns false when the role has
+    /// changed meanwhile: then it may stop early, with any result.
+    async fn enter(&mut self, term: Term, wanted: &Wanted) -> Result<Phases, String>;
+
+    /// As master: puts back what somebody else removed.
+    async fn keep(&mut self, term: Term) -> Result<(), String>;
+
+    /// Takes everything off and verifies that nothing acts any more.
+    async fn leave(&mut self) -> Result<(), String>;
+
+    /// As anything but master: verifies that nothing acts, stages, and says whether this gateway
+    /// could serve.
+    async fn rest(&mut self) -> Ability;
+
+    /// Announces the floating IPs again.
+    async fn reassert(&mut self);
+
+    /// Takes up a new config. The role stays.
+    async fn reconfigure(&mut self, setup: Arc<Setup>);
+
+    /// The process ends: waits at most `bound` for what still runs beside (PostDown).
+    async fn finish(&mut self, bound: Duration);
+
+    /// Waits until something on the machine changed that may concern us.
+    async fn changed(&mut self);
+}
+
+/// Whether master of a term is still what the node wants.
+#[derive(Debug)]
+pub struct Wanted {
+    level: watch::Receiver<RoleLevel>,
+    term: Term,
+}
+
+impl Wanted {
+    /// Still master of this term.
+    #[must_use]
+    pub fn still(&self) -> bool {
+        let level = self.level.borrow();
+        level.role == Role::Master && level.term == self.term
+    }
+}
+
+/// What others ask of the reconciler.
+#[derive(Debug)]
+pub enum Order {
+    /// Another master yielded: announce again.
+    Reassert,
+    /// A new config.
+    Reconfigure(Arc<Setup>),
+    /// The daemon ends: leave, then answer.
+    Finish(oneshot::Sender<()>),
+}
+
+/// What the reconciler tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// For the node.
+    Report(Report),
+    /// How long entering took.
+    Entered(Term, Phases),
+}
+
+/// The reconciler: a task around [`Effects`].
+pub struct Gateway<E> {
+    effects: E,
+    level: watch::Receiver<RoleLevel>,
+    orders: mpsc::Receiver<Order>,
+    notices: mpsc::Sender<Notice>,
+    /// The term whose effects stand, or may stand.
+    acting: Option<Term>,
+    failures: u32,
+    ability: Ability,
+    /// The term whose failure has been reported.
+    failed: Option<Term>,
+    /// The term of the level when nothing was last known to be left.
+    clear: Term,
+}
+
+/// When to look again.
+enum Next {
+    Now,
+    Soon,
+    Later,
+}
+
+impl<E: Effects> Gateway<E> {
+    /// A reconciler for `effects` that follows `level`.
+    pub fn new(
+        effects: E,
+        level: watch::Receiver<RoleLevel>,
+        orders: mpsc::Receiver<Order>,
+        notices: mpsc::Sender<Notice>,
+    ) -> Gateway<E> {
+        let clear = level.borrow().term;
+        Gateway {
+            effects,
+            level,
+            orders,
+            notices,
+            acting: None,
+            failures: 0,
+            ability: Ability::Unknown,
+            failed: None,
+            clear,
+        }
+    }
+
+    /// Runs until [`Order::Finish`], or until nobody can give orders any more; leaves at the end.
+    pub async fn run(mut self) {
+        loop {
+            let wait = match self.reconcile().await {
+                Next::Now => continue,
+                Next::Soon => SETTLE,
+                Next::Later => CHECK_EVERY,
+            };
+            tokio::select! {
+                biased;
+                order = self.orders.recv() => match order {
+                    Some(Order::Reassert) => self.effects.reassert().await,
+                    Some(Order::Reconfigure(setup)) => self.effects.reconfigure(setup).await,
+                    Some(Order::Finish(done)) => {
+                        self.finish().await;
+                        // Nobody waiting is no reason to fail.
+                        let _ = done.send(());
+                        return;
+                    }
+                    None => return self.finish().await,
+                },
+                changed = self.level.changed() => if changed.is_err() {
+                    self.finish().await;
+                    return self.answer_last().await;
+                },
+                () = self.effects.changed() => tokio::time::sleep(SETTLE).await,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// One comparison of what is with what should be.
+    async fn reconcile(&mut self) -> Next {
+        let level = self.level.borrow_and_update().clone();
+        let wanted = (level.role == Role::Master).then_some(level.term);
+        match (self.acting, wanted) {
+            (Some(term), Some(want)) if term == want && self.failed != Some(term) => {
+                self.keep(term).await
+            }
+            (Some(term), _) => self.leave(term).await,
+            (None, Some(term)) if self.failed != Some(term) => self.enter(term).await,
+            // It failed, was undone and reported; the node has not answered yet.
+            (None, Some(_)) => Next::Later,
+            (None, None) => self.rest(level.term).await,
+        }
+    }
+
+    async fn enter(&mut self, term: Term) -> Next {
+        self.acting = Some(term);
+        self.failures = 0;
+        let wanted = Wanted { level: self.level.clone(), term };
+        match self.effects.enter(term, &wanted).await {
+            Ok(phases) => {
+                self.tell(Notice::Entered(term, phases)).await;
+                self.report(Report::Entered(term)).await;
+                Next::Later
+            }
+            // Whatever it ran into, the role is gone: leaving is all that is left to do.
+            Err(_) if !wanted.still() => Next::Now,
+            Err(why) => {
+                self.fail(term, why).await;
+                Next::Now
+            }
+        }
+    }
+
+    async fn keep(&mut self, term: Term) -> Next {
+        match self.effects.keep(term).await {
+            Ok(()) => {
+                self.failures = 0;
+                Next::Later
+            }
+            Err(why) => {
+                self.failures += 1;
+                if self.failures >= FAILURES_TO_FAULT {
+                    self.fail(term, why).await;
+                    return Next::Now;
+                }
+                Next::Soon
+            }
+        }
+    }
+
+    async fn leave(&mut self, term: Term) -> Next {
+        match self.effects.leave().await {
+            Ok(()) => {
+                self.acting = None;
+                self.ability = Ability::Unknown;
+                self.clear = term;
+                self.report(Report::Left(term)).await;
+                Next::Now
+            }
+            Err(why) => {
+                self.fail(term, why).await;
+                Next::Soon
+            }
+        }
+    }
+
+    async fn rest(&mut self, term: Term) -> Next {
+        self.failed = None;
+        let ability = self.effects.rest().await;
+        // The level may have been master and not master again since it was last read. The node waits for
+        // `Left` then, of a term that was never seen here.
+        if term != self.clear && !matches!(ability, Ability::Unable(_)) {
+            self.clear = term;
+            self.report(Report::Left(term)).await;
+        }
+        if ability != self.ability {
+            self.ability = ability.clone();
+            self.report(Report::Ability(ability)).await;
+        }
+        Next::Later
+    }
+
+    /// Reports a failure once for each term; the node answers by leaving master.
+    async fn fail(&mut self, term: Term, why: String) {
+        if self.failed != Some(term) {
+            self.failed = Some(term);
+            self.report(Report::Failed(term, why)).await;
+        }
+    }
+
+    async fn finish(&mut self) {
+        match self.acting {
+            None => _ = self.effects.rest().await,
+            Some(term) => self.leave_at_last(term).await,
+        }
+        self.effects.finish(FINISH).await;
+    }
+
+    /// The protocol's thread ends a moment before the process does. Whoever ends the process still
+    /// asks, and must not take an answer that is missing for something left behind.
+    async fn answer_last(&mut self) {
+        while let Some(order) = self.orders.recv().await {
+            if let Order::Finish(done) = order {
+                let _ = done.send(());
+                return;
+            }
+        }
+    }
+
+    async fn leave_at_last(&mut self, term: Term) {
+        for _ in 0..FAILURES_TO_FAULT {
+            if self.effects.leave().await.is_ok() {
+                self.acting = None;
+                return self.report(Report::Left(term)).await;
+            }
+            tokio::time::sleep(SETTLE).await;
+        }
+    }
+
+    async fn report(&mut self, report: Report) {
+        self.tell(Notice::Report(report)).await;
+    }
+
+    async fn tell(&mut self, notice: Notice) {
+        // Nobody listens only when the process ends.
+        let _ = self.notices.send(notice).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,52 @@
+//! What the reconciler last saw on the machine, for `wgha status`.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A picture of the machine.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// For each floating IP, in the order of the config: whether the machine has it.
+    pub floating_ips: Vec<bool>,
+    /// For each WireGuard interface, in the order of the config.
+    pub tunnels: Vec<TunnelView>,
+    /// How often something that others removed was put back, or something that others put up was
+    /// taken off.
+    pub restored: u64,
+}
+
+/// A picture of one WireGuard interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TunnelView {
+    /// Its link is up.
+    pub up: bool,
+    /// Configured.
+    pub staged: bool,
+    /// Configured peers.
+    pub peers: u64,
+    /// Peers with a handshake in the last 180 s.
+    pub recent_handshakes: u64,
+    /// Peers whose endpoint is known.
+    pub endpoints_known: u64,
+}
+
+/// The picture, shared: the reconciler draws it, status reads it.
+#[derive(Clone, Debug, Default)]
+pub struct SharedView(Arc<Mutex<View>>);
+
+impl SharedView {
+    /// The picture as last drawn.
+    #[must_use]
+    pub fn look(&self) -> View {
+        self.lock().clone()
+    }
+
+    /// Changes the picture.
+    pub fn draw(&self, change: impl FnOnce(&mut View)) {
+        change(&mut self.lock());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, View> {
+        // Plain numbers: a panic elsewhere does not spoil them.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

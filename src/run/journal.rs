@@ -1,0 +1,169 @@
+//! What follows from events: log lines, the event log, hooks, and what is kept on disk.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{info, warn};
+use wgha_proto::{Event, Role, Term};
+
+use crate::clock;
+use crate::config::HookState;
+use crate::events::{self, EventId, EventLog, phase_ms, rfc3339};
+use crate::gateway::Phases;
+use crate::hooks::{HookContext, HookLevel, HookRunner, LevelDone};
+use crate::setup::Setup;
+use crate::state::{StateDir, StateWriter};
+
+/// Keeps the records of what happened, and runs the hooks.
+pub(super) struct Journal {
+    pub(super) events: EventLog,
+    pub(super) hooks: HookRunner,
+    /// What must survive a restart.
+    kept: StateWriter,
+    /// The last change of role.
+    last: Option<Last>,
+    /// The term whose effects stand.
+    acting: Option<Term>,
+}
+
+struct Last {
+    id: EventId,
+    level: HookLevel,
+    role: Role,
+}
+
+impl Journal {
+    /// Opens the event log and starts the hook runner, inside a runtime.
+    ///
+    /// # Errors
+    ///
+    /// The system has no thread for us.
+    pub(super) fn open(state: &Arc<StateDir>, setup: &Setup) -> std::io::Result<Journal> {
+        Ok(Journal {
+            events: EventLog::open(state.path()),
+            hooks: HookRunner::spawn(hook_context(setup), setup.config.hooks.clone()),
+            kept: StateWriter::start(Arc::clone(state))?,
+            last: None,
+            acting: None,
+        })
+    }
+
+    /// Takes note of one event. `master` is who is master now.
+    pub(super) fn note(&mut self, event: &Event, master: Option<String>) {
+        match event {
+            Event::Role { from, to, term, reason, detect } => {
+                let reason_word = reason.word();
+                info!("{} -> {}, term {term}: {reason} [{reason_word}]", from.word(), to.word());
+                let id = self.events.push(events::Event {
+                    at: rfc3339(clock::wall()),
+                    from: from.word().to_owned(),
+                    to: to.word().to_owned(),
+                    term: *term,
+                    reason: reason.to_string(),
+                    phases_ms: detect_phase(*to, *detect),
+                });
+                if let Some(state) = hook_state(*to) {
+                    let level = HookLevel {
+                        state,
+                        old_role: *from,
+                        term: *term,
+                        reason: reason.to_string(),
+                        master,
+                    };
+                    self.last = Some(Last { id, level, role: *to });
+                }
+                self.run_hooks();
+            }
+            Event::Peer { name, alive: true } => info!("{name} is heard"),
+            Event::Peer { name, alive: false } => warn!("{name} is silent"),
+            Event::Reassert { term } => warn!("another master yielded; still master, term {term}"),
+            Event::Handover { to, result: Ok(()) } => info!("handover to {to} done"),
+            Event::Handover { to, result: Err(why) } => warn!("no handover to {to}: {why}"),
+            Event::HighestTerm(term) => self.kept.highest_term(*term),
+            Event::Maintenance(on) => {
+                info!("maintenance {}", if *on { "on" } else { "off" });
+                self.kept.maintenance(*on);
+            }
+            Event::Stopped => info!("stopped"),
+        }
+    }
+
+    /// The effects of a term stand.
+    pub(super) fn entered(&mut self, term: Term, phases: Phases) {
+        self.acting = Some(term);
+        if let Some(last) = self.last.as_ref().filter(|l| l.level.term == term) {
+            self.events.update(last.id, |kept| {
+                kept.address = phases.address.map(phase_ms);
+                kept.announce = phases.announce.map(phase_ms);
+                kept.wireguard = phases.wireguard.map(phase_ms);
+            });
+        }
+        let millis = phases.wireguard.unwrap_or_default().as_millis();
+        info!("term {term}: floating IPs and WireGuard are up after {millis} ms");
+        self.run_hooks();
+    }
+
+    /// The effects of a term are gone.
+    pub(super) fn left(&mut self, term: Term) {
+        self.acting = None;
+        info!("term {term}: nothing is left of it");
+        self.run_hooks();
+    }
+
+    /// All hooks of a level have ended.
+    pub(super) fn hooks_done(&self, done: &LevelDone) {
+        let level = |l: &&Last| l.level.state == done.state && l.level.term == done.term;
+        if let Some(last) = self.last.as_ref().filter(level) {
+            self.events.update(last.id, |kept| kept.hooks = Some(phase_ms(done.duration)));
+        }
+    }
+
+    /// Takes up new hooks.
+    pub(super) fn reconfigure(&self, setup: &Setup) {
+        self.hooks.reconfigure(hook_context(setup), setup.config.hooks.clone());
+    }
+
+    /// Runs the `stop` hooks, writes what is pending, and ends.
+    pub(super) async fn stop(self, reason: String, term: Term, old_role: Role) {
+        let level = HookLevel { state: HookState::Stop, old_role, term, reason, master: None };
+        self.hooks.stop(level).await;
+    }
+
+    /// Hooks come after the effects (design §6): `master` once they stand, the others once they
+    /// are gone.
+    fn run_hooks(&self) {
+        let Some(last) = &self.last else { return };
+        let in_effect = match last.role {
+            Role::Master => self.acting == Some(last.level.term),
+            Role::Init | Role::Backup | Role::Fault => self.acting.is_none(),
+        };
+        if in_effect {
+            self.hooks.set(last.level.clone());
+        }
+    }
+}
+
+fn detect_phase(to: Role, detect: Duration) -> events::Phases {
+    let detect = (to == Role::Master && !detect.is_zero()).then(|| phase_ms(detect));
+    events::Phases { detect, ..events::Phases::default() }
+}
+
+fn hook_state(role: Role) -> Option<HookState> {
+    match role {
+        Role::Init => None,
+        Role::Backup => Some(HookState::Backup),
+        Role::Master => Some(HookState::Master),
+        Role::Fault => Some(HookState::Fault),
+    }
+}
+
+fn hook_context(setup: &Setup) -> HookContext {
+    let config = &setup.config;
+    HookContext {
+        cluster: config.cluster.name.clone(),
+        node: config.node().name.clone(),
+        priority: config.node().priority,
+        floating_ips: config.floating_ips.iter().map(|f| f.address.addr().to_string()).collect(),
+        interfaces: config.wireguard.iter().map(|w| w.interface.clone()).collect(),
+    }
+}

@@ -1,0 +1,280 @@
+//! `wgha run`: puts the daemon together.
+//!
+//! Three threads: the protocol's, which never blocks (`daemon.rs`); the reconciler's, which changes
+//! the machine (`gateway/`); and this one: operators, hooks, events, files. They share bounded
+//! channels and watched levels.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, info, warn};
+use wgha_proto::{Boot, Node, WireguardKind};
+
+use crate::cli;
+use crate::clock;
+use crate::config::BackendChoice;
+use crate::control::server;
+use crate::daemon::{self, Daemon};
+use crate::gateway::ledger::Ledger;
+use crate::gateway::machine::Machine;
+use crate::gateway::view::SharedView;
+use crate::gateway::{Gateway, Notice, Order};
+use crate::link::Link;
+use crate::net::Netlink;
+use crate::setup::Setup;
+use crate::state::StateDir;
+use crate::wireguard;
+
+mod app;
+mod journal;
+mod picture;
+mod watchdog;
+
+use app::App;
+
+/// Orders to the reconciler, notices from it, and requests of operators that may wait.
+const QUEUE: usize = 64;
+
+/// Leaving may run PreDown and PostDown; this is longer than their own bound.
+const FINISH: Duration = Duration::from_secs(70);
+
+/// How long a thread may take to start.
+const START: Duration = Duration::from_secs(5);
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+///
+/// Whatever keeps it from starting: config, keys, state directory, sockets.
+pub fn run(path: &Path, node: Option<&str>, take_over: bool) -> anyhow::Result<ExitCode> {
+    log_to_stderr();
+    let setup = match Setup::load(path, node) {
+        Ok(setup) => setup,
+        Err(errors) => {
+            error!("{errors}");
+            // Starting again would not help: systemd does not (RestartPreventExitStatus).
+            return Ok(ExitCode::from(cli::exit::WRONG_USE));
+        }
+    };
+    for warning in &setup.warnings {
+        warn!("{warning}");
+    }
+    let state = Arc::new(StateDir::open(&setup.config.cluster.state_dir)?);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let app = start(path, node, setup, state, take_over).await?;
+        app.run().await
+    })
+}
+
+async fn start(
+    path: &Path,
+    node: Option<&str>,
+    setup: Setup,
+    state: Arc<StateDir>,
+    take_over: bool,
+) -> anyhow::Result<App> {
+    let ledger = Ledger::open(Arc::clone(&state));
+    let listener = server::bind(&setup.config.control_socket)?;
+    if !setup.config.node().witness && !take_over {
+        refuse_foreign_tunnels(&setup, &ledger).await?;
+    }
+    let wireguard = choose_backends(&setup, &ledger).await?;
+    let boot = boot(&state)?;
+    let handle = start_protocol(&setup, wireguard, boot)?;
+    let view = SharedView::default();
+    let setup = Arc::new(setup);
+    let gateway = start_gateway(&setup, &ledger, &view, &handle)?;
+    let (calls_tx, calls) = mpsc::channel(QUEUE);
+    tokio::spawn(server::serve(listener, calls_tx));
+    let me = setup.config.node();
+    info!(
+        "{} of cluster {}: {}, heartbeat {} ms x {}",
+        me.name,
+        setup.config.cluster.name,
+        if me.witness { "witness" } else { "gateway" },
+        setup.config.cluster.heartbeat.as_millis(),
+        setup.config.cluster.misses
+    );
+    let app = App::new(app::Parts {
+        path: path.to_owned(),
+        node: node.map(str::to_owned),
+        setup,
+        state,
+        wireguard,
+        handle,
+        gateway,
+        view,
+        calls,
+    });
+    app.context("cannot start the thread that keeps the state")
+}
+
+/// To standard error, which systemd keeps with its own time stamps. `WGHA_LOG` sets the level.
+fn log_to_stderr() {
+    use std::io::IsTerminal;
+    let filter = tracing_subscriber::EnvFilter::try_from_env("WGHA_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    // Fails only if a test has set one before.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .try_init();
+}
+
+fn boot(state: &StateDir) -> anyhow::Result<Boot> {
+    let random = SystemRandom::new();
+    let mut boot = Boot {
+        session: [0; 16],
+        obituary_secret: [0; 32],
+        highest_term: state.highest_term(),
+        maintenance: state.maintenance(),
+    };
+    random.fill(&mut boot.session).map_err(|_| anyhow!("no random numbers"))?;
+    random.fill(&mut boot.obituary_secret).map_err(|_| anyhow!("no random numbers"))?;
+    Ok(boot)
+}
+
+/// The first start on a machine where the interface is up already: wg-quick's, most likely. Taking
+/// it down would cut off whoever uses it, maybe the operator.
+async fn refuse_foreign_tunnels(setup: &Setup, ledger: &Ledger) -> anyhow::Result<()> {
+    let netlink = Netlink::open()?;
+    for (entry, _) in setup.tunnels() {
+        let name = &entry.interface;
+        if ledger.interface(name).is_none() && netlink.link(name).await?.is_some_and(|l| l.up) {
+            bail!(
+                "{name} is up already, and not by wgha: stop what brought it up \
+                 (wg-quick down {name}), or start once with `wgha run --take-over`"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Decides `backend = "auto"` once and keeps the choice. Returns what this node runs, for its peers.
+async fn choose_backends(setup: &Setup, ledger: &Ledger) -> anyhow::Result<WireguardKind> {
+    let mut first = None;
+    for (entry, _) in setup.tunnels() {
+        let recorded = ledger.interface(&entry.interface).map(|i| i.backend);
+        let kernel = match (entry.backend, recorded.as_deref()) {
+            (BackendChoice::Kernel, _) | (BackendChoice::Auto, Some("kernel")) => true,
+            (BackendChoice::Embedded, _) | (BackendChoice::Auto, Some("embedded")) => false,
+            (BackendChoice::Auto, _) => wireguard::kernel_available().await,
+        };
+        let word = if kernel { "kernel" } else { "embedded" };
+        ledger.update_interface(&entry.interface, |i| i.backend = word.to_owned())?;
+        info!("{}: {word} WireGuard", entry.interface);
+        first.get_or_insert(if kernel { WireguardKind::Kernel } else { WireguardKind::Embedded });
+    }
+    Ok(first.unwrap_or(WireguardKind::None))
+}
+
+/// Starts the protocol's thread with a runtime of its own.
+fn start_protocol(
+    setup: &Setup,
+    wireguard: WireguardKind,
+    boot: Boot,
+) -> anyhow::Result<daemon::Handle> {
+    let node_config = setup.node_config(wireguard);
+    let (config, keys) = (setup.config.clone(), setup.keys.clone());
+    let (handle_tx, handle) = std::sync::mpsc::sync_channel(1);
+    let body = move || -> std::io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let link = Link::open(&config);
+            let node = Node::new(node_config, keys, boot, clock::now());
+            let (daemon, handle) = Daemon::new(node, link);
+            if handle_tx.send(handle).is_ok() {
+                daemon.run().await;
+            }
+        });
+        Ok(())
+    };
+    thread::Builder::new()
+        .name("protocol".to_owned())
+        .spawn(move || {
+            if let Err(e) = body() {
+                error!("the protocol's runtime did not start: {e}");
+            }
+        })
+        .context("cannot start the protocol's thread")?;
+    handle.recv_timeout(START).context("the protocol's thread did not start")
+}
+
+/// The reconciler's ends: orders to it, notices from it, and its thread.
+struct GatewayParts {
+    orders: mpsc::Sender<Order>,
+    notices: mpsc::Receiver<Notice>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl GatewayParts {
+    /// Has the reconciler leave and end. True if it said that nothing is left.
+    async fn finish(&mut self) -> bool {
+        let (done, mut wait) = oneshot::channel();
+        if self.orders.send_timeout(Order::Finish(done), START).await.is_err() {
+            return false;
+        }
+        let deadline = tokio::time::Instant::now() + FINISH;
+        loop {
+            tokio::select! {
+                left = &mut wait => return left.is_ok(),
+                // Nobody needs them any more, but without room for them it would wait for ever.
+                Some(_) = self.notices.recv() => {}
+                () = tokio::time::sleep_until(deadline) => return false,
+            }
+        }
+    }
+}
+
+/// Starts the reconciler with a runtime of its own, so that neither the log's disk nor an operator
+/// stands between a takeover and the machine. A witness has none.
+fn start_gateway(
+    setup: &Arc<Setup>,
+    ledger: &Ledger,
+    view: &SharedView,
+    handle: &daemon::Handle,
+) -> anyhow::Result<GatewayParts> {
+    let (orders, orders_rx) = mpsc::channel(QUEUE);
+    let (notices_tx, notices) = mpsc::channel(QUEUE);
+    if setup.config.node().witness {
+        return Ok(GatewayParts { orders, notices, thread: None });
+    }
+    let (setup, ledger, view) = (Arc::clone(setup), ledger.clone(), view.clone());
+    let level = handle.level.clone();
+    let (ready_tx, ready) = std::sync::mpsc::sync_channel(1);
+    let body = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot start the runtime")?;
+        runtime.block_on(async {
+            let machine = Machine::open(&setup, ledger, view)?;
+            // Whoever waits for this has given up at worst.
+            let _ = ready_tx.send(());
+            Gateway::new(machine, level, orders_rx, notices_tx).run().await;
+            anyhow::Ok(())
+        })
+    };
+    let thread = thread::Builder::new()
+        .name("gateway".to_owned())
+        .spawn(move || {
+            if let Err(e) = body() {
+                error!("the reconciler did not start: {e:#}");
+            }
+        })
+        .context("cannot start the reconciler's thread")?;
+    ready.recv_timeout(START).context("the reconciler did not start")?;
+    Ok(GatewayParts { orders, notices, thread: Some(thread) })
+}

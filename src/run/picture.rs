@@ -1,0 +1,168 @@
+//! Puts `wgha status` together from what the node, the reconciler and the hooks know.
+
+use std::time::Duration;
+
+use wgha_proto::{PeerSnapshot, Role, WireguardKind};
+
+use crate::clock;
+use crate::config::{self, Config};
+use crate::daemon::Picture;
+use crate::events::rfc3339;
+use crate::gateway::view::View;
+use crate::hooks::HookResult;
+use crate::link;
+use crate::status::{FloatingIp, Hook, Lease, Node, Path, Status, Wireguard};
+
+/// The status now.
+pub(super) fn status(
+    config: &Config,
+    kind: WireguardKind,
+    picture: &Picture,
+    view: &View,
+    hooks: &[HookResult],
+    uptime: Duration,
+) -> Status {
+    let node = &picture.node;
+    let level = &node.level;
+    let since = picture.now.since(node.since);
+    Status {
+        cluster: config.cluster.name.clone(),
+        node: config.node().name.clone(),
+        role: level.role.word().to_owned(),
+        term: level.term,
+        since: rfc3339(clock::wall().saturating_sub(nanos(since))),
+        reason: level.reason.to_string(),
+        master: level.master.clone(),
+        healthy: node.healthy,
+        maintenance: node.maintenance,
+        ready: node.ready,
+        exclusive: exclusive(config),
+        fencing: "process only".to_owned(),
+        uptime_seconds: uptime.as_secs(),
+        lease: Lease { held: false, expires_ms: None },
+        nodes: nodes(config, picture),
+        floating_ips: floating_ips(config, view),
+        wireguard: wireguard(config, kind, view),
+        checks: Vec::new(),
+        hooks: hooks.iter().map(Hook::from).collect(),
+        claims: Vec::new(),
+        sync: Vec::new(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        held_back: node.held_back.map(str::to_owned),
+        refusals: node.refusals.iter().map(|(word, n)| ((*word).to_owned(), *n)).collect(),
+        link: counters(picture, view),
+    }
+}
+
+/// Leases, which would make the master the only one, need three voters, and are not in this version.
+fn exclusive(config: &Config) -> String {
+    match config.nodes.len() {
+        0..=2 => "no (two voters)".to_owned(),
+        _ => "no (this version has no leases)".to_owned(),
+    }
+}
+
+fn nodes(config: &Config, picture: &Picture) -> Vec<Node> {
+    let me = config.node();
+    let mut peers = picture.node.peers.iter();
+    let mut all = Vec::with_capacity(config.nodes.len());
+    for node in &config.nodes {
+        if node.name == me.name {
+            all.push(myself(node, picture));
+        } else if let Some(peer) = peers.next() {
+            all.push(other(me, node, peer));
+        }
+    }
+    all
+}
+
+fn myself(node: &config::Node, picture: &Picture) -> Node {
+    let bound = |a: &config::NodeAddress| picture.unbound.iter().all(|(b, _)| *b != a.bind);
+    Node {
+        name: node.name.clone(),
+        witness: node.witness,
+        role: Some(picture.node.level.role.word().to_owned()),
+        term: picture.node.level.term,
+        priority: Some(node.priority),
+        alive: true,
+        last_heard_ms: None,
+        rtt_ms: None,
+        loss: None,
+        clock_offset_ms: None,
+        healthy: picture.node.healthy,
+        maintenance: picture.node.maintenance,
+        ready: picture.node.ready,
+        config_match: Some(true),
+        paths: node
+            .addresses
+            .iter()
+            .map(|a| Path { address: a.send.to_string(), alive: bound(a) })
+            .collect(),
+    }
+}
+
+fn other(me: &config::Node, node: &config::Node, peer: &PeerSnapshot) -> Node {
+    let count = link::path_count(me.addresses.len(), node.addresses.len());
+    let address = |k: usize| node.addresses.get(k).or(node.addresses.last());
+    let addresses: Vec<_> = (0..count).filter_map(address).map(|a| a.send.to_string()).collect();
+    Node::from_peer(peer, &addresses)
+}
+
+fn floating_ips(config: &Config, view: &View) -> Vec<FloatingIp> {
+    let entry = |(index, ip): (usize, &config::FloatingIp)| FloatingIp {
+        address: ip.address.to_string(),
+        interface: ip.interface.clone(),
+        held: view.floating_ips.get(index).copied().unwrap_or(false),
+    };
+    config.floating_ips.iter().enumerate().map(entry).collect()
+}
+
+fn wireguard(config: &Config, kind: WireguardKind, view: &View) -> Vec<Wireguard> {
+    let backend = match kind {
+        WireguardKind::None => return Vec::new(),
+        WireguardKind::Kernel => "kernel",
+        WireguardKind::Embedded => "embedded",
+    };
+    let entry = |(index, wireguard): (usize, &config::Wireguard)| {
+        let tunnel = view.tunnels.get(index).cloned().unwrap_or_default();
+        Wireguard {
+            interface: wireguard.interface.clone(),
+            backend: backend.to_owned(),
+            up: tunnel.up,
+            staged: tunnel.staged,
+            peers: tunnel.peers,
+            recent_handshakes: tunnel.recent_handshakes,
+            endpoints_known: tunnel.endpoints_known,
+            source: wireguard.source.iter().map(ToString::to_string).collect(),
+        }
+    };
+    config.wireguard.iter().enumerate().map(entry).collect()
+}
+
+fn counters(picture: &Picture, view: &View) -> std::collections::BTreeMap<String, u64> {
+    let link = &picture.link;
+    [
+        ("sent", link.sent),
+        ("received", link.received),
+        ("send_errors", link.send_errors),
+        ("receive_errors", link.receive_errors),
+        ("unbound", link.unbound),
+        ("events_dropped", picture.events_dropped),
+        ("restored", view.restored),
+    ]
+    .map(|(name, count)| (name.to_owned(), count))
+    .into()
+}
+
+fn nanos(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// One line for `systemctl status`.
+pub(super) fn headline(role: Role, term: u64, master: Option<&str>) -> String {
+    match (role, master) {
+        (Role::Master, _) => format!("master, term {term}"),
+        (role, Some(master)) => format!("{}; master is {master}, term {term}", role.word()),
+        (role, None) => format!("{}; no master is known", role.word()),
+    }
+}

@@ -1,0 +1,204 @@
+//! The embedded WireGuard's sockets: one for each family, bound to the address that its packets
+//! must leave from.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use gotatun::packet::{Packet, PacketBufPool};
+use gotatun::udp::socket::{SockOpt, UdpSocket};
+use gotatun::udp::{UdpRecv, UdpSend, UdpTransportFactory, UdpTransportFactoryParams};
+use nix::sys::socket::{setsockopt, sockopt};
+
+use super::Source;
+
+/// Room for what arrives while the process does not run, in bytes: some 50 ms at 1 Gbit/s.
+const RECEIVE_BUFFER: usize = 8 << 20;
+
+/// How often, and how many times, it is looked whether the sockets are closed.
+const CLOSE_CHECK: Duration = Duration::from_micros(200);
+const CLOSE_CHECKS: u32 = 10_000;
+
+/// Opens the sockets whenever the device resumes. Clones share all of it.
+#[derive(Clone, Default)]
+pub(super) struct SourceUdp {
+    source: Arc<Mutex<Source>>,
+    /// Of the sockets that are open.
+    open: Arc<Mutex<Weak<()>>>,
+}
+
+impl SourceUdp {
+    /// Takes effect when the sockets are opened next. Whether it is another one than before.
+    pub(super) fn set(&self, source: Source) -> bool {
+        let mut current = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *current, source) != source
+    }
+
+    fn get(&self) -> Source {
+        *self.source.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl SourceUdp {
+    /// Waits until the sockets are closed. gotatun drops them on tasks of its own, a moment after
+    /// it says that it is suspended.
+    ///
+    /// # Errors
+    /// `TimedOut` if that does not happen.
+    pub(super) async fn closed(&self) -> io::Result<()> {
+        let open = || self.open.lock().unwrap_or_else(PoisonError::into_inner).strong_count() > 0;
+        for _ in 0..CLOSE_CHECKS {
+            if !open() {
+                return Ok(());
+            }
+            tokio::time::sleep(CLOSE_CHECK).await;
+        }
+        Err(io::ErrorKind::TimedOut.into())
+    }
+}
+
+impl UdpTransportFactory for SourceUdp {
+    type Send = Pair;
+    type Recv = Pair;
+
+    async fn bind(&mut self, params: &UdpTransportFactoryParams) -> io::Result<(Pair, Pair)> {
+        let source = self.get();
+        let any = source == Source::default();
+        let bind = |ip: IpAddr| {
+            bind(SocketAddr::new(ip, params.port), params.fwmark)
+                .map_err(|e| io::Error::new(e.kind(), format!("bind {ip}: {e}")))
+        };
+        let v4 = source.v4.or(any.then_some(Ipv4Addr::UNSPECIFIED)).map(IpAddr::V4);
+        let v6 = source.v6.map(IpAddr::V6);
+        let alive = Arc::new(());
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&alive);
+        let pair = Pair {
+            _alive: alive,
+            v4: v4.map(bind).transpose()?,
+            v6: match v6 {
+                Some(v6) => Some(bind(v6)?),
+                None if any => unless_disabled(bind(Ipv6Addr::UNSPECIFIED.into()))?,
+                None => None,
+            },
+        };
+        Ok((pair.clone(), pair))
+    }
+}
+
+fn bind(address: SocketAddr, fwmark: Option<u32>) -> io::Result<UdpSocket> {
+    let options = SockOpt { fwmark, only_v6: Some(true), ..SockOpt::default() };
+    let socket = UdpSocket::bind(address, options)?;
+    // Beyond net.core.rmem_max, which needs a privilege; without it the limit has to do.
+    if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+        setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
+    }
+    // Saves system calls; a kernel without it works all the same.
+    let _ = socket.enable_udp_gro();
+    Ok(socket)
+}
+
+/// A machine without IPv6 serves IPv4.
+fn unless_disabled(socket: io::Result<UdpSocket>) -> io::Result<Option<UdpSocket>> {
+    match socket {
+        Err(e) if e.kind() == io::ErrorKind::AddrNotAvailable => Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(None),
+        Err(e) if e.raw_os_error() == Some(nix::libc::EAFNOSUPPORT) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// A socket for each family, where there is one.
+#[derive(Clone)]
+pub(super) struct Pair {
+    v4: Option<UdpSocket>,
+    v6: Option<UdpSocket>,
+    /// Says that a socket may be open; dropped after them, as fields are in this order.
+    _alive: Arc<()>,
+}
+
+impl Pair {
+    fn toward(&self, destination: SocketAddr) -> io::Result<&UdpSocket> {
+        let socket = if destination.is_ipv4() { &self.v4 } else { &self.v6 };
+        socket.as_ref().ok_or_else(|| io::ErrorKind::NetworkUnreachable.into())
+    }
+
+    /// The next socket that has something to read.
+    async fn readable(&mut self) -> io::Result<&mut UdpSocket> {
+        async fn ready(socket: Option<&UdpSocket>) -> io::Result<()> {
+            match socket {
+                Some(socket) => socket.socket().readable().await,
+                None => std::future::pending().await,
+            }
+        }
+        let v4 = tokio::select! {
+            result = ready(self.v4.as_ref()) => result.map(|()| true),
+            result = ready(self.v6.as_ref()) => result.map(|()| false),
+        }?;
+        let socket = if v4 { &mut self.v4 } else { &mut self.v6 };
+        socket.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl UdpSend for Pair {
+    type SendManyBuf = <UdpSocket as UdpSend>::SendManyBuf;
+
+    async fn send_to(&self, packet: Packet, destination: SocketAddr) -> io::Result<()> {
+        self.toward(destination)?.send_to(packet, destination).await
+    }
+
+    fn max_number_of_packets_to_send(&self) -> usize {
+        let socket = self.v4.as_ref().or(self.v6.as_ref());
+        socket.map_or(1, UdpSend::max_number_of_packets_to_send)
+    }
+
+    /// All packets of one call go to one family.
+    async fn send_many_to(
+        &self,
+        buffer: &mut Self::SendManyBuf,
+        packets: &mut Vec<(Packet, SocketAddr)>,
+    ) -> io::Result<()> {
+        let Some((_, destination)) = packets.first() else { return Ok(()) };
+        self.toward(*destination)?.send_many_to(buffer, packets).await
+    }
+
+    fn local_addr(&self) -> io::Result<Option<SocketAddr>> {
+        let socket = self.v4.as_ref().or(self.v6.as_ref());
+        socket.map(UdpSocket::local_addr).transpose()
+    }
+
+    fn set_fwmark(&self, mark: u32) -> io::Result<()> {
+        for socket in [&self.v4, &self.v6].into_iter().flatten() {
+            socket.set_fwmark(mark)?;
+        }
+        Ok(())
+    }
+}
+
+impl UdpRecv for Pair {
+    type RecvManyBuf = <UdpSocket as UdpRecv>::RecvManyBuf;
+
+    async fn recv_from(&mut self, pool: &mut PacketBufPool) -> io::Result<(Packet, SocketAddr)> {
+        loop {
+            // Readiness can be stale; waiting on that socket would keep the other one from us.
+            if let Some(done) = self.readable().await?.recv_from(pool).now_or_never() {
+                return done;
+            }
+        }
+    }
+
+    async fn recv_many_from(
+        &mut self,
+        buffer: &mut Self::RecvManyBuf,
+        pool: &mut PacketBufPool,
+        packets: &mut Vec<(Packet, SocketAddr)>,
+    ) -> io::Result<()> {
+        loop {
+            let socket = self.readable().await?;
+            if let Some(done) = socket.recv_many_from(buffer, pool, packets).now_or_never() {
+                return done;
+            }
+        }
+    }
+}
