@@ -123,6 +123,8 @@ pub struct Gateway<E> {
     ability: Ability,
     /// The term whose failure has been reported.
     failed: Option<Term>,
+    /// The term of the level when nothing was last known to be left.
+    clear: Term,
 }
 
 /// When to look again.
@@ -140,6 +142,7 @@ impl<E: Effects> Gateway<E> {
         orders: mpsc::Receiver<Order>,
         notices: mpsc::Sender<Notice>,
     ) -> Gateway<E> {
+        let clear = level.borrow().term;
         Gateway {
             effects,
             level,
@@ -149,6 +152,7 @@ impl<E: Effects> Gateway<E> {
             failures: 0,
             ability: Ability::Unknown,
             failed: None,
+            clear,
         }
     }
 
@@ -195,7 +199,7 @@ impl<E: Effects> Gateway<E> {
             (None, Some(term)) if self.failed != Some(term) => self.enter(term).await,
             // It failed, was undone and reported; the node has not answered yet.
             (None, Some(_)) => Next::Later,
-            (None, None) => self.rest().await,
+            (None, None) => self.rest(level.term).await,
         }
     }
 
@@ -240,6 +244,7 @@ impl<E: Effects> Gateway<E> {
             Ok(()) => {
                 self.acting = None;
                 self.ability = Ability::Unknown;
+                self.clear = term;
                 self.report(Report::Left(term)).await;
                 Next::Now
             }
@@ -250,9 +255,15 @@ impl<E: Effects> Gateway<E> {
         }
     }
 
-    async fn rest(&mut self) -> Next {
+    async fn rest(&mut self, term: Term) -> Next {
         self.failed = None;
         let ability = self.effects.rest().await;
+        // The level may have been master and not master again since it was last read. The node waits for
+        // `Left` then, of a term that was never seen here.
+        if term != self.clear && !matches!(ability, Ability::Unable(_)) {
+            self.clear = term;
+            self.report(Report::Left(term)).await;
+        }
         if ability != self.ability {
             self.ability = ability.clone();
             self.report(Report::Ability(ability)).await;

@@ -217,3 +217,15 @@ async fn finish_is_answered_after_the_protocol_ended() {
     wait.await.expect("Finish is answered");
     assert_eq!(log.lock().unwrap().clone(), ["enter 1", "leave", "finish"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn master_for_a_moment_that_nobody_saw() {
+    let (fake, log) = Fake::new();
+    let mut rig = start(fake, level(Role::Init, 0));
+    assert_eq!(rig.report().await, Report::Ability(Ability::Ready));
+    // A watch keeps the last level only.
+    rig.level.send(level(Role::Master, 3)).unwrap();
+    rig.level.send(level(Role::Backup, 4)).unwrap();
+    assert_eq!(rig.report().await, Report::Left(4), "or the node would wait for it for ever");
+    assert!(!log.lock().unwrap().iter().any(|what| what.starts_with("enter")));
+}
