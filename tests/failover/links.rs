@@ -1,0 +1,71 @@
+//! The network fails.
+
+use netns_lab::Filter;
+
+use crate::audit;
+use crate::pair::Pair;
+
+#[test]
+fn link_cut_and_healed() {
+    let pair = Pair::start();
+    let (gw1, gw2) = (pair.gateway(1), pair.gateway(2));
+    pair.settled_on(&gw1, "the better rank starts");
+    pair.lab.cut_link(&gw1, true).expect("cut");
+    pair.is_master(&gw2, "the link of gw1 is cut");
+    // The client finds the new gateway without any help: the one place where its 15 s are waited for.
+    audit::answers_soon(&pair.clients[0], "the link of gw1 is cut");
+    pair.lab.heal_link(&gw1, true).expect("heal");
+    pair.settled_on(&gw2, "the link of gw1 is back: the incumbent stays");
+    pair.end();
+}
+
+#[test]
+fn partition_and_healed() {
+    let pair = Pair::start();
+    let (gw1, gw2) = (pair.gateway(1), pair.gateway(2));
+    // Both still reach the router: with two voters that gives two masters, which the config check says.
+    let cut = pair.lab.partition(&["gw1"], &["gw2"]).expect("cut");
+    pair.is_master(&gw2, "gw2 hears nothing of gw1");
+    assert_eq!(pair.status(&gw1)["role"], "master", "gw1 still reaches its clients");
+    pair.lab.heal(cut).expect("heal");
+    pair.settled("the partition is over");
+    pair.end();
+}
+
+#[test]
+fn deaf_and_mute() {
+    let pair = Pair::start();
+    let (gw1, gw2) = (pair.gateway(1), pair.gateway(2));
+    for (what, filter, serves) in [
+        // Nobody reaches it: neither may the clients.
+        ("gw1 is mute", Filter::mute("gw1"), &gw2),
+        // The incumbent gw2 serves on; a deaf gw1 sees no router and is the isolated one.
+        ("gw1 is deaf", Filter::deaf("gw1"), &gw2),
+    ] {
+        let cut = pair.lab.inject(vec![filter]).expect("cut");
+        pair.is_master(serves, what);
+        std::thread::sleep(crate::pair::heartbeat() * 8);
+        assert_eq!(pair.status(serves)["role"], "master", "{what}");
+        pair.lab.heal(cut).expect("heal");
+        pair.settled_on(serves, what);
+    }
+    pair.end();
+}
+
+#[test]
+fn both_started_at_once() {
+    // `Pair::start` starts both without waiting. Again from nothing, and with equal priorities.
+    let mut cluster = crate::pair::options();
+    cluster.priorities = vec![100, 100];
+    let mut pair = Pair::with(netns_lab::Lab::builder().cluster(cluster));
+    for round in 1..=2 {
+        for node in [pair.gateway(1), pair.gateway(2)] {
+            pair.kill(&node);
+        }
+        for node in [pair.gateway(2), pair.gateway(1)] {
+            pair.start_on(&node);
+        }
+        pair.settled(&format!("both started, round {round}"));
+    }
+    pair.end();
+}
