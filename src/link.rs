@@ -95,11 +95,7 @@ impl Link {
         let mut old = std::mem::take(&mut self.ports);
         for address in &config.nodes[config.me].addresses {
             let kept = old.iter().position(|p| p.bind == address.bind).map(|i| old.swap_remove(i));
-            self.ports.push(kept.unwrap_or(Port {
-                bind: address.bind,
-                socket: None,
-                error: None,
-            }));
+            self.ports.push(kept.unwrap_or(Port { bind: address.bind, socket: None, error: None }));
         }
         self.routes = routes(config);
         self.turn = 0;

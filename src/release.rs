@@ -70,7 +70,9 @@ async fn undo(netlink: &Netlink, ledger: &Ledger) -> Vec<String> {
             left.push(format!("reserved UDP port {port}: {e}"));
         }
     }
-    if left.is_empty() && let Err(e) = ledger.update(|record| forget(record)) {
+    if left.is_empty()
+        && let Err(e) = ledger.update(forget)
+    {
         warn!("the record cannot be cleared: {e}");
     }
     left

@@ -18,6 +18,8 @@ const LOG_LEN: usize = 1024;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Window {
     newest: u64,
+    /// The first counter: what came before it was not for this window to see.
+    first: u64,
     /// Bit i: counter `newest - i` was seen.
     seen: u64,
 }
@@ -34,6 +36,9 @@ impl Window {
 
     /// Notes that this counter was seen.
     pub(crate) fn mark(&mut self, counter: u64) {
+        if self.newest == 0 {
+            self.first = counter;
+        }
         if counter > self.newest {
             let ahead = u32::try_from(counter - self.newest).unwrap_or(u32::MAX);
             self.seen = self.seen.checked_shl(ahead).unwrap_or(0) | 1;
@@ -45,9 +50,9 @@ impl Window {
 
     /// How many of the last 64 counters did not arrive; `None` before the first.
     pub(crate) fn lost(self) -> Option<u8> {
-        let expected = self.newest.min(64);
+        let expected = (self.newest - self.first).saturating_add(1).min(64);
         let arrived = u64::from(self.seen.count_ones());
-        (expected > 0).then(|| u8::try_from(expected.saturating_sub(arrived)).unwrap_or(64))
+        (self.newest > 0).then(|| u8::try_from(expected.saturating_sub(arrived)).unwrap_or(64))
     }
 }
 

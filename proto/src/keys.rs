@@ -241,3 +241,6 @@ pub(crate) fn expand(prk: &hkdf::Prk, info: &[&[u8]], out: &mut [u8]) {
         .and_then(|okm| okm.fill(out))
         .expect("fewer than 255 blocks are asked for");
 }
+
+#[cfg(test)]
+mod tests;

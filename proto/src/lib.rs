@@ -13,6 +13,8 @@ mod peer;
 mod refusal;
 mod seal;
 mod time;
+#[cfg(test)]
+mod vectors;
 mod wire;
 
 pub use api::*;

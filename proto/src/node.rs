@@ -1,7 +1,6 @@
 //! The node: what the parts of the protocol make together.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use ring::digest;
 use zeroize::Zeroizing;
@@ -16,15 +15,20 @@ use crate::keys::Keyring;
 use crate::peer::Peer;
 use crate::refusal::{Counts, Refusal};
 use crate::time::Time;
-use crate::wire::body::Echo;
 use crate::wire::{Tag, cluster_tag, node_tag};
+
+use parts::{Answer, Backoff, Duplicate, Failure, Incoming, Releasing, Stopping, Vacancy};
 
 mod command;
 mod decide;
+mod parts;
 mod receive;
+mod release;
 mod send;
 mod snapshot;
+mod take;
 mod transfer;
+mod view;
 
 /// Events that nobody fetched. The oldest go first when there are more.
 const EVENTS_LEN: usize = 256;
@@ -102,6 +106,8 @@ pub struct Node {
     /// When my checks began to fail.
     unhealthy_since: Option<Time>,
     evidence: Evidence,
+    /// Was cut off from everything, and listens until then.
+    isolated_until: Time,
     maintenance: bool,
     failure: Failure,
     duplicate: Duplicate,
@@ -122,76 +128,6 @@ pub struct Node {
     answer: Option<Answer>,
     events: VecDeque<Event>,
     refusals: Counts,
-}
-
-/// Since when and why there is no master.
-#[derive(Clone, Debug)]
-struct Vacancy {
-    since: Time,
-    reason: Reason,
-    /// A successor that is not me was named; it has until then.
-    reserved_until: Time,
-}
-
-/// The hold-off after being master failed.
-#[derive(Clone, Debug, Default)]
-struct Failure {
-    /// Not able again before this time, and why.
-    hold: Option<(Time, String)>,
-    /// What the next failure costs; doubles.
-    next: Duration,
-}
-
-/// Notices that another live process has my name.
-#[derive(Clone, Copy, Debug, Default)]
-struct Duplicate {
-    first: Option<Time>,
-    last: Time,
-    fault: bool,
-}
-
-/// [`Command::Stop`] is under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stopping {
-    /// Handing over, leaving, releasing.
-    UnderWay,
-    /// Goodbye is said; nothing follows.
-    Done,
-}
-
-/// A handover to me was asked for.
-#[derive(Clone, Debug)]
-struct Incoming {
-    peer: usize,
-    session: [u8; 16],
-    manual: bool,
-}
-
-/// How long not to try a handover of my own accord again.
-#[derive(Clone, Copy, Debug, Default)]
-struct Backoff {
-    until: Time,
-    next: Duration,
-}
-
-/// A release that is being said.
-#[derive(Clone, Copy, Debug)]
-struct Releasing {
-    term: Term,
-    successor: Tag,
-    sequence: u32,
-    until: Time,
-    repeat_at: Time,
-    repeats: u32,
-}
-
-/// What is due to a session that is not established.
-#[derive(Clone, Copy, Debug)]
-struct Answer {
-    peer: usize,
-    path: u8,
-    echo: Echo,
-    duplicate: bool,
 }
 
 impl Node {
@@ -238,6 +174,7 @@ impl Node {
             health: Health { ok: true, last_pass_began: None },
             unhealthy_since: None,
             evidence: Evidence::NoSource,
+            isolated_until: Time::ZERO,
             maintenance: boot.maintenance,
             failure: Failure::default(),
             duplicate: Duplicate::default(),
@@ -354,6 +291,12 @@ impl Node {
     /// Takes outside evidence.
     pub fn handle_evidence(&mut self, now: Time, evidence: Evidence) {
         self.begin(now);
+        // The source answers again before the first heartbeat of a master can have come: that takes two
+        // intervals and a round trip.
+        let back = self.evidence == Evidence::Silent && matches!(evidence, Evidence::Answered(_));
+        if back && self.held_back == Some("isolated") {
+            self.isolated_until = self.now + (self.config.detection() + self.rank_step());
+        }
         self.evidence = evidence;
         self.finish();
     }
@@ -439,3 +382,6 @@ impl Node {
         self.events.push_back(event);
     }
 }
+
+#[cfg(test)]
+mod tests;

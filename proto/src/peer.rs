@@ -49,6 +49,9 @@ pub(crate) struct Peer {
     /// Opening keys: key id, session, keys.
     pub(crate) rx: Option<(u16, [u8; 16], SealKeys)>,
     pub(crate) session: Option<Session>,
+    /// When its session ended by its own word or its obituary, if none has followed: it is no
+    /// hidden master then.
+    pub(crate) gone_at: Option<Time>,
     /// Sessions that are over for ever, oldest first.
     pub(crate) ended: VecDeque<[u8; 16]>,
     /// When a session that is not the established one was last answered.
@@ -91,6 +94,7 @@ impl Peer {
             reply: None,
             rx: None,
             session: None,
+            gone_at: None,
             ended: VecDeque::new(),
             answered_at: None,
             last_heard: None,
@@ -111,11 +115,13 @@ impl Peer {
     /// Another run of its process is live: what the last one said is void.
     pub(crate) fn establish(&mut self, session: [u8; 16]) {
         self.forget();
+        self.gone_at = None;
         self.session = Some(Session::new(session));
     }
 
     /// Its session is over for ever.
-    pub(crate) fn end_session(&mut self) {
+    pub(crate) fn end_session(&mut self, now: Time) {
+        self.gone_at = Some(now);
         if let Some(session) = self.session.take() {
             if self.ended.len() >= ENDED_LEN {
                 self.ended.pop_front();
@@ -141,6 +147,11 @@ impl Peer {
     /// Whether this is the session that I listen to.
     pub(crate) fn is_established(&self, session: &[u8; 16]) -> bool {
         self.session.as_ref().is_some_and(|s| s.id == *session)
+    }
+
+    /// This session, if it is the one that I listen to.
+    pub(crate) fn session_of(&self, session: &[u8; 16]) -> Option<&Session> {
+        self.session.as_ref().filter(|s| s.id == *session)
     }
 
     /// Asks for a message on all paths.

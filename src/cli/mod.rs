@@ -17,8 +17,8 @@ mod keygen;
 mod tests;
 
 pub use args::{
-    Cli, Command, EventsArgs, Global, HandoverArgs, KeygenArgs, MaintenanceArgs, RunArgs, StatusArgs,
-    Switch,
+    Cli, Command, EventsArgs, Global, HandoverArgs, KeygenArgs, MaintenanceArgs, RunArgs,
+    StatusArgs, Switch,
 };
 
 /// What the exit code of a command means.

@@ -40,6 +40,8 @@ pub struct Machine {
     tunnels: Vec<Tunnel>,
     announce_at: Option<Instant>,
     count_at: Instant,
+    /// The machine has been set right once since the start.
+    rested: bool,
 }
 
 impl Machine {
@@ -64,6 +66,7 @@ impl Machine {
             tunnels,
             announce_at: None,
             count_at: Instant::now(),
+            rested: false,
         };
         machine.set_lines();
         Ok(machine)
@@ -90,26 +93,34 @@ impl Machine {
 
     /// WireGuard, rules, floating IPs, in this order: a tunnel that is up without its floating IP
     /// would move its clients to this machine's own address. Every step is tried even if one
-    /// before it failed. True if anything stood.
-    async fn take_off(&mut self) -> Result<bool, String> {
+    /// before it failed. Returns what stood.
+    async fn take_off(&mut self) -> Result<Vec<String>, String> {
+        let mut stood = Vec::new();
         let mut first_error = None;
-        let mut changed = false;
-        let mut note = |result: Result<bool, String>| match result {
-            Ok(did) => changed |= did,
+        let mut note = |what: &str, result: Result<bool, String>| match result {
+            Ok(true) => stood.push(what.to_owned()),
+            Ok(false) => {}
             Err(e) => _ = first_error.get_or_insert(e),
         };
         for tunnel in &mut self.tunnels {
-            note(tunnel.down(&self.ledger).await);
+            let down = tunnel.down(&self.ledger).await;
+            note(tunnel.interface(), down);
         }
         for tunnel in &self.tunnels {
-            note(tunnel.source_rules(&self.netlink, false).await.map_err(|e| e.to_string()));
+            let rules = tunnel.source_rules(&self.netlink, false).await;
+            note("source rules", rules.map_err(|e| e.to_string()));
         }
         for ip in &self.floating_ips {
-            note(address::release(&self.netlink, ip).await.map_err(|e| e.to_string()));
+            let gone = match address::release(&self.netlink, ip).await {
+                // It took its addresses along.
+                Err(NetError::NoInterface(_)) => Ok(false),
+                other => other.map_err(|e| e.to_string()),
+            };
+            note(&ip.address.addr().to_string(), gone);
         }
         self.announce_at = None;
         self.scripts.set(false);
-        first_error.map_or(Ok(changed), Err)
+        first_error.map_or(Ok(stood), Err)
     }
 
     async fn announce(&mut self) {
@@ -150,6 +161,12 @@ impl Machine {
     fn restored(&self, what: &str) {
         warn!("{what}");
         self.view.draw(|view| view.restored += 1);
+    }
+
+    /// A gateway that cannot even take things off cannot serve.
+    async fn cannot(&mut self, why: String) -> Ability {
+        self.draw().await;
+        Ability::Unable(why)
     }
 
     async fn draw(&mut self) {
@@ -234,11 +251,13 @@ impl Effects for Machine {
 
     async fn rest(&mut self) -> Ability {
         match self.take_off().await {
-            Ok(true) => self.restored("not master: took off what was up"),
-            Ok(false) => {}
-            // The interface of a floating IP may be gone; what matters is said below.
-            Err(e) => info!("not master: {e}"),
+            Ok(stood) if stood.is_empty() => {}
+            // The first time it is what an earlier run left, and the rules that guard a standby.
+            Ok(stood) if !self.rested => info!("not master, so set right: {}", stood.join(", ")),
+            Ok(stood) => self.restored(&format!("not master, so set right: {}", stood.join(", "))),
+            Err(why) => return self.cannot(why).await,
         }
+        self.rested = true;
         let ability = match self.stage().await {
             Err(why) => Ability::Unable(why),
             Ok(()) => match self.missing_interface().await {

@@ -68,10 +68,9 @@ impl Tunnel {
             warn!("{}: the backend changes at the next start only", entry.interface);
         }
         (self.entry, self.conf, self.plan, self.stale) = (entry, conf, plan, true);
-        if had_rules && (!self.has_rules() || old_port != self.plan.port) {
-            if let Err(e) = source::purge(netlink, old_port).await {
-                error!("{}: {e}", self.interface());
-            }
+        let obsolete = had_rules && (!self.has_rules() || old_port != self.plan.port);
+        if obsolete && let Err(e) = source::purge(netlink, old_port).await {
+            error!("{}: {e}", self.interface());
         }
     }
 

@@ -21,6 +21,7 @@ use pnet::datalink::{
 };
 use pnet::packet::ip::IpNextHeaderProtocols;
 use pnet::packet::util::ipv6_checksum;
+use tokio::sync::oneshot;
 
 use super::{Link, NetError, Netlink};
 use crate::config::FloatingIp;
@@ -29,6 +30,8 @@ use crate::config::FloatingIp;
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// Bound of one frame.
 const WRITE_TIMEOUT: Duration = Duration::from_millis(100);
+
+type Sender = Box<dyn DataLinkSender>;
 
 /// Announces every floating IP once, all forms. Returns the number of frames sent.
 ///
@@ -52,8 +55,15 @@ pub async fn burst(netlink: &Netlink, ips: &[FloatingIp]) -> Result<usize, NetEr
     if work.is_empty() {
         return Ok(0);
     }
-    // Opening a packet socket and writing to it block, if only for microseconds.
-    let sent = tokio::task::spawn_blocking(move || send_all(&work));
+    let (done, sent) = oneshot::channel();
+    tokio::task::spawn_blocking(move || {
+        // Opening a packet socket and writing to it block, if only for microseconds. Closing it
+        // waits for a grace period of the kernel (packet_release calls synchronize_net), 10-20 ms
+        // that a takeover does not have: the answer goes first.
+        let mut open = Vec::new();
+        // Whoever waited has given up.
+        let _ = done.send(send_all(&work, &mut open));
+    });
     match tokio::time::timeout(TIMEOUT, sent).await {
         Ok(Ok(result)) => result,
         _ => Err(NetError::NoAnswer("announce floating IPs".to_owned())),
@@ -75,10 +85,11 @@ fn frames(mac: [u8; 6], ip: IpAddr, router: bool) -> Vec<Vec<u8>> {
     }
 }
 
-fn send_all(work: &[(Link, Vec<Vec<u8>>)]) -> Result<usize, NetError> {
+/// The channels are left in `open`, for the caller to close.
+fn send_all(work: &[(Link, Vec<Vec<u8>>)], open: &mut Vec<Sender>) -> Result<usize, NetError> {
     let (mut sent, mut first_error) = (0, None);
     for (link, frames) in work {
-        match send(link, frames) {
+        match send(link, frames, open) {
             Ok(()) => sent += frames.len(),
             Err(source) => {
                 let interface = link.name.clone();
@@ -89,12 +100,11 @@ fn send_all(work: &[(Link, Vec<Vec<u8>>)]) -> Result<usize, NetError> {
     first_error.map_or(Ok(sent), Err)
 }
 
-fn send(link: &Link, frames: &[Vec<u8>]) -> std::io::Result<()> {
-    let mut channel = open(link)?;
-    for frame in frames {
-        send_frame(channel.as_mut(), frame)?;
-    }
-    Ok(())
+fn send(link: &Link, frames: &[Vec<u8>], open: &mut Vec<Sender>) -> std::io::Result<()> {
+    let mut channel = open_channel(link)?;
+    let result = frames.iter().try_for_each(|frame| send_frame(channel.as_mut(), frame));
+    open.push(channel);
+    result
 }
 
 fn send_frame(channel: &mut dyn DataLinkSender, frame: &[u8]) -> std::io::Result<()> {
@@ -108,7 +118,7 @@ fn send_frame(channel: &mut dyn DataLinkSender, frame: &[u8]) -> std::io::Result
     }
 }
 
-fn open(link: &Link) -> std::io::Result<Box<dyn DataLinkSender>> {
+fn open_channel(link: &Link) -> std::io::Result<Sender> {
     let interface = NetworkInterface {
         name: link.name.clone(),
         description: String::new(),

@@ -25,6 +25,7 @@ mod lines;
 mod parse;
 #[cfg(test)]
 mod tests;
+mod values;
 
 /// `MTU` where the file has none: 1500 less what WireGuard over IPv6 adds.
 pub const DEFAULT_MTU: u32 = 1420;

@@ -6,7 +6,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use futures_util::TryStreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
@@ -20,6 +20,9 @@ use super::conf::{Table, WgConf};
 
 /// Longest wait for one answer of the kernel, which normally answers at once.
 const ANSWER: Duration = Duration::from_secs(5);
+
+/// Routes asked for before the first is answered.
+const IN_FLIGHT: usize = 32;
 
 /// The main routing table.
 const MAIN: u32 = 254;
@@ -132,8 +135,12 @@ impl Netdev {
     /// Routes for all allowed prefixes, longest first. One that is there stays.
     pub(super) async fn add_routes(&self, index: u32, conf: &WgConf) -> Result<(), WgError> {
         let mut present = None;
-        for route in routes(conf) {
-            match self.add_route(index, &route).await {
+        let adding = routes(conf)
+            .into_iter()
+            .map(|route| async move { (route, self.add_route(index, &route).await) });
+        let mut added = futures_util::stream::iter(adding).buffered(IN_FLIGHT);
+        while let Some((route, result)) = added.next().await {
+            match result {
                 Err(e) if e.raw_os_error() == Some(nix::libc::EEXIST) => {}
                 result => {
                     result.map_err(|e| self.failed(&format!("route {} to", route.net), e))?;

@@ -87,7 +87,7 @@ impl Backend for EmbeddedBackend {
         let (found, _, conf) = self.required().await?;
         self.netdev.bring_up(&found, &conf).await?;
         if let Err(e) = self.engine.resume(self.source).await {
-            self.netdev.bring_down(&found).await?;
+            self.netdev.bring_down(&Found { up: true, ..found }).await?;
             return Err(e);
         }
         self.netdev.add_routes(found.index, &conf).await?;

@@ -163,6 +163,21 @@ mod tests {
         assert_eq!(ask(b"").await, "errno=22\n\n");
     }
 
+    #[test]
+    fn only_a_stale_socket_file_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("wg0.sock");
+        remove_stale(&path).unwrap();
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        assert_eq!(remove_stale(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(listener);
+        assert!(path.exists());
+        remove_stale(&path).unwrap();
+        assert!(!path.exists());
+        fs::write(&path, "").unwrap();
+        assert!(remove_stale(&path).is_err() && path.exists());
+    }
+
     #[tokio::test]
     async fn a_request_without_end_is_cut_off() {
         let (mut mine, theirs) = UnixStream::pair().unwrap();

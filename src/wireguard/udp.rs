@@ -3,7 +3,8 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use gotatun::packet::{Packet, PacketBufPool};
@@ -16,20 +17,45 @@ use super::Source;
 /// Room for what arrives while the process does not run, in bytes: some 50 ms at 1 Gbit/s.
 const RECEIVE_BUFFER: usize = 8 << 20;
 
-/// Opens the sockets whenever the device resumes. Clones share the source.
+/// How often, and how many times, it is looked whether the sockets are closed.
+const CLOSE_CHECK: Duration = Duration::from_micros(200);
+const CLOSE_CHECKS: u32 = 10_000;
+
+/// Opens the sockets whenever the device resumes. Clones share all of it.
 #[derive(Clone, Default)]
 pub(super) struct SourceUdp {
     source: Arc<Mutex<Source>>,
+    /// Of the sockets that are open.
+    open: Arc<Mutex<Weak<()>>>,
 }
 
 impl SourceUdp {
-    /// Takes effect at the next resume.
-    pub(super) fn set(&self, source: Source) {
-        *self.source.lock().unwrap_or_else(PoisonError::into_inner) = source;
+    /// Takes effect when the sockets are opened next. Whether it is another one than before.
+    pub(super) fn set(&self, source: Source) -> bool {
+        let mut current = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *current, source) != source
     }
 
     fn get(&self) -> Source {
         *self.source.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl SourceUdp {
+    /// Waits until the sockets are closed. gotatun drops them on tasks of its own, a moment after
+    /// it says that it is suspended.
+    ///
+    /// # Errors
+    /// `TimedOut` if that does not happen.
+    pub(super) async fn closed(&self) -> io::Result<()> {
+        let open = || self.open.lock().unwrap_or_else(PoisonError::into_inner).strong_count() > 0;
+        for _ in 0..CLOSE_CHECKS {
+            if !open() {
+                return Ok(());
+            }
+            tokio::time::sleep(CLOSE_CHECK).await;
+        }
+        Err(io::ErrorKind::TimedOut.into())
     }
 }
 
@@ -46,7 +72,10 @@ impl UdpTransportFactory for SourceUdp {
         };
         let v4 = source.v4.or(any.then_some(Ipv4Addr::UNSPECIFIED)).map(IpAddr::V4);
         let v6 = source.v6.map(IpAddr::V6);
+        let alive = Arc::new(());
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&alive);
         let pair = Pair {
+            _alive: alive,
             v4: v4.map(bind).transpose()?,
             v6: match v6 {
                 Some(v6) => Some(bind(v6)?),
@@ -85,6 +114,8 @@ fn unless_disabled(socket: io::Result<UdpSocket>) -> io::Result<Option<UdpSocket
 pub(super) struct Pair {
     v4: Option<UdpSocket>,
     v6: Option<UdpSocket>,
+    /// Says that a socket may be open; dropped after them, as fields are in this order.
+    _alive: Arc<()>,
 }
 
 impl Pair {

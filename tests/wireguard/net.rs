@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use nix::sched::{CloneFlags, setns};
 use wgha::config::BackendChoice;
 
-pub const GATEWAY_OWN: &str = "10.77.0.2";
-pub const FLOATING: &str = "10.77.0.10";
-pub const CLIENT: &str = "10.77.0.100";
-pub const PORT: u16 = 51820;
+pub(crate) const GATEWAY_OWN: &str = "10.77.0.2";
+pub(crate) const FLOATING: &str = "10.77.0.10";
+pub(crate) const CLIENT: &str = "10.77.0.100";
+pub(crate) const PORT: u16 = 51820;
 
 /// Which backend the tests drive: `WGHA_TEST_BACKEND`, `embedded` unless given.
-pub fn choice() -> BackendChoice {
+pub(crate) fn choice() -> BackendChoice {
     match std::env::var("WGHA_TEST_BACKEND").as_deref() {
         Ok("kernel") => BackendChoice::Kernel,
         Ok("embedded") | Err(_) => BackendChoice::Embedded,
@@ -23,19 +23,19 @@ pub fn choice() -> BackendChoice {
     }
 }
 
-pub fn kernel() -> bool {
+pub(crate) fn kernel() -> bool {
     choice() == BackendChoice::Kernel
 }
 
 /// Runs a program and returns what it printed; its failure is the test's.
-pub fn run(program: &str, args: &[&str]) -> String {
+pub(crate) fn run(program: &str, args: &[&str]) -> String {
     let (ok, text) = attempt(program, args);
     assert!(ok, "{program} {}: {text}", args.join(" "));
     text
 }
 
 /// Whether a program succeeded, and what it printed.
-pub fn attempt(program: &str, args: &[&str]) -> (bool, String) {
+pub(crate) fn attempt(program: &str, args: &[&str]) -> (bool, String) {
     let output =
         Command::new(program).args(args).stdin(Stdio::null()).output().unwrap_or_else(|e| {
             panic!("{program}: {e} (install iproute2, iputils-ping, wireguard-tools)")
@@ -60,13 +60,13 @@ fn input(program: &str, args: &[&str], stdin: &str) -> String {
 
 /// A private key and its public key.
 #[derive(Clone)]
-pub struct Keys {
-    pub private: String,
-    pub public: String,
+pub(crate) struct Keys {
+    pub(crate) private: String,
+    pub(crate) public: String,
 }
 
 impl Keys {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let private = run("wg", &["genkey"]);
         let public = input("wg", &["pubkey"], &private);
         Self { private, public }
@@ -74,17 +74,17 @@ impl Keys {
 }
 
 /// The two namespaces; gone when dropped.
-pub struct Net {
-    pub gateway: String,
-    pub client: String,
+pub(crate) struct Net {
+    pub(crate) gateway: String,
+    pub(crate) client: String,
     /// The name of the gateway's WireGuard interface: `wg` looks for sockets by name, machine-wide.
-    pub interface: String,
+    pub(crate) interface: String,
     number: String,
     clients: Vec<Client>,
 }
 
 impl Net {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let (gateway, client) = (format!("wg-gw-{number}"), format!("wg-cl-{number}"));
@@ -105,7 +105,7 @@ impl Net {
     }
 
     /// Puts the floating IP on the gateway. The kernel's WireGuard follows routes, so it gets one.
-    pub fn add_floating(&self) {
+    pub(crate) fn add_floating(&self) {
         self.ip(&self.gateway, &format!("address add {FLOATING}/32 dev gw0"));
         if kernel() {
             let route = format!("route replace 10.77.0.0/24 dev gw0 src {FLOATING}");
@@ -113,27 +113,27 @@ impl Net {
         }
     }
 
-    pub fn ip(&self, ns: &str, args: &str) -> String {
+    pub(crate) fn ip(&self, ns: &str, args: &str) -> String {
         let args: Vec<&str> = ["-n", ns].into_iter().chain(args.split(' ')).collect();
         run("ip", &args)
     }
 
-    pub fn exec(&self, ns: &str, args: &[&str]) -> (bool, String) {
+    pub(crate) fn exec(&self, ns: &str, args: &[&str]) -> (bool, String) {
         attempt("ip", &[&["netns", "exec", ns], args].concat())
     }
 
-    pub fn wg(&self, ns: &str, args: &[&str]) -> String {
+    pub(crate) fn wg(&self, ns: &str, args: &[&str]) -> String {
         let (ok, text) = self.exec(ns, &[&["wg"], args].concat());
         assert!(ok, "wg {}: {text}", args.join(" "));
         text
     }
 
     /// A socket in the client's namespace.
-    pub fn client_socket(&self, port: u16) -> UdpSocket {
+    pub(crate) fn client_socket(&self, port: u16) -> UdpSocket {
         self.socket(&self.client, CLIENT, port)
     }
 
-    pub fn socket(&self, ns: &str, address: &str, port: u16) -> UdpSocket {
+    pub(crate) fn socket(&self, ns: &str, address: &str, port: u16) -> UdpSocket {
         std::thread::scope(|s| {
             let open = || {
                 enter(ns);
@@ -144,7 +144,13 @@ impl Net {
     }
 
     /// A WireGuard client with an address in the tunnel, speaking to the floating IP.
-    pub fn add_client(&mut self, keys: &Keys, gateway: &str, inner: &[&str], port: u16) -> String {
+    pub(crate) fn add_client(
+        &mut self,
+        keys: &Keys,
+        gateway: &str,
+        inner: &[&str],
+        port: u16,
+    ) -> String {
         let name = format!("c{}{}", self.clients.len(), self.number);
         let child =
             if attempt("ip", &["-n", &self.client, "link", "add", &name, "type", "wireguard"]).0 {
@@ -164,6 +170,12 @@ impl Net {
             self.ip(&self.client, &format!("address add {address}/32 dev {name}"));
         }
         self.ip(&self.client, &format!("link set {name} mtu 1420 up"));
+        // Several clients live in one namespace: each address leaves by its own tunnel.
+        let table = 100 + self.clients.len();
+        self.ip(&self.client, &format!("route add 10.99.0.0/16 dev {name} table {table}"));
+        for address in inner {
+            self.ip(&self.client, &format!("rule add from {address} lookup {table}"));
+        }
         self.clients.push(Client { child });
         name
     }
@@ -183,7 +195,7 @@ impl Net {
     }
 
     /// Pings from one namespace, out of a certain address; whether one answer came.
-    pub fn ping(&self, ns: &str, from: &str, to: &str, wait_s: u32) -> bool {
+    pub(crate) fn ping(&self, ns: &str, from: &str, to: &str, wait_s: u32) -> bool {
         let wait = wait_s.to_string();
         self.exec(ns, &["ping", "-n", "-c", "1", "-W", &wait, "-I", from, to]).0
     }
@@ -210,14 +222,14 @@ struct Client {
 }
 
 /// Moves this thread, and what it starts from now on, into a namespace.
-pub fn enter(ns: &str) {
+pub(crate) fn enter(ns: &str) {
     let file = File::open(format!("/run/netns/{ns}"))
         .or_else(|_| File::open(format!("/var/run/netns/{ns}")));
     setns(file.unwrap(), CloneFlags::CLONE_NEWNET).expect("setns needs root");
 }
 
 /// Waits for something to become true.
-pub fn within(time: Duration, mut condition: impl FnMut() -> bool) -> bool {
+pub(crate) fn within(time: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let start = Instant::now();
     while start.elapsed() < time {
         if condition() {

@@ -1,15 +1,11 @@
 //! What follows from all that is known now. Runs after every input, and looks at levels, so nothing is
 //! missed by coming in another order.
 
-use std::cmp::Reverse;
 use std::time::Duration;
 
 use super::{Node, Stopping};
 use crate::api::{Ability, Event, Reason, Role};
-use crate::election::{Incumbent, Input, Standing, State, Verdict, View};
-use crate::peer::Claim;
-use crate::time::Time;
-use crate::wire::Tag;
+use crate::election::{Input, State, Verdict};
 
 /// The first hold-off after being master failed, and the longest.
 const HOLD_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -153,18 +149,6 @@ impl Node {
         }
     }
 
-    /// Whether my start, or my last wake from a sleep, is long enough ago for me to know the cluster.
-    pub(super) fn is_settled(&self) -> bool {
-        let since = self.listened_at.map(|at| at.max(self.awake_since));
-        since.is_some_and(|since| self.now >= since + self.config.detection())
-    }
-
-    /// Every gateway is heard now, timely, and since I woke.
-    fn all_heard(&self) -> bool {
-        let mut gateways = self.peers.iter().filter(|peer| !peer.config.witness);
-        gateways.all(|peer| peer.alive && peer.last_timely.is_some_and(|at| at > self.awake_since))
-    }
-
     /// Design §5.2 and §5.3.
     fn elect(&mut self) {
         let eligible = self.obstacle().is_none();
@@ -210,145 +194,5 @@ impl Node {
 
     pub(super) fn peer_name(&self, index: usize) -> String {
         self.peers.get(index).map(|peer| peer.config.name.clone()).unwrap_or_default()
-    }
-
-    /// The claim with the highest (term, priority, name).
-    pub(super) fn best_claim(&self) -> Option<(usize, Claim)> {
-        let claims = self.peers.iter().enumerate().filter_map(|(index, peer)| {
-            let priority = peer.said.as_ref().map_or(0, |(said, _)| said.priority);
-            peer.claim.map(|claim| ((claim.term, priority, &peer.config.name), index, claim))
-        });
-        let best = claims.max_by(|a, b| a.0.cmp(&b.0));
-        best.map(|(_, index, claim)| (index, claim))
-    }
-
-    fn view(&self) -> View {
-        let incumbent = self.incumbent();
-        let eligible_since = self.eligible_since.unwrap_or(self.now);
-        let detection = self.config.detection();
-        let unheard = self.peers.iter().filter(|p| !p.config.witness && !p.alive);
-        let last = unheard.filter_map(|p| p.last_timely).max().unwrap_or(Time::ZERO);
-        let last = last.max(self.awake_since);
-        View {
-            now: self.now,
-            incumbent,
-            vacant_since: self.vacancy.since.max(eligible_since).max(self.awake_since),
-            reserved_until: self.vacancy.reserved_until,
-            all_heard: self.all_heard(),
-            silent_at: last + detection,
-            rank: self.rank(),
-            step: self.rank_step(),
-            evidence: self.evidence,
-            missed_since: incumbent.map_or(last, |master| master.last + master.interval),
-            heard_until: self.heard_until(|_| true),
-            namesake_until: self.heard_until(|node| *node == self.tag),
-        }
-    }
-
-    /// Of all claims the one that lasts longest.
-    fn incumbent(&self) -> Option<Incumbent> {
-        let mine = self.config.detection();
-        let claims = self.peers.iter().filter_map(|peer| peer.claim);
-        let incumbents = claims.map(|claim| Incumbent {
-            last: claim.last.max(self.awake_since),
-            detection: claim.detection.max(mine),
-            interval: claim.interval,
-        });
-        incumbents.max_by_key(|master| master.last + master.detection)
-    }
-
-    /// How many better candidates are alive.
-    fn rank(&self) -> u32 {
-        let mine = Standing {
-            settled: self.is_settled(),
-            healthy: self.health.ok,
-            priority: self.config.priority,
-            name: Reverse(self.config.name.clone()),
-        };
-        let better = self.peers.iter().filter(|peer| {
-            peer.claim.is_none() && peer.is_candidate() && peer.standing().is_some_and(|s| s > mine)
-        });
-        u32::try_from(better.count()).unwrap_or(u32::MAX)
-    }
-
-    fn rank_step(&self) -> Duration {
-        let rtt = self.peers.iter().filter_map(|peer| peer.rtt).max().unwrap_or_default();
-        (self.config.interval / 4).max(rtt * 3 / 2)
-    }
-
-    /// Until when to believe timely nodes that say that they hear a master, of a term no older than
-    /// the claim that I know.
-    fn heard_until(&self, which: impl Fn(&Tag) -> bool) -> Time {
-        let term = self.best_claim().map_or(0, |(_, claim)| claim.term);
-        let others = self.peers.iter().filter(|peer| peer.alive && peer.claim.is_none());
-        let until = others.filter_map(|peer| {
-            let (said, at) = peer.said.as_ref()?;
-            let hears = said.hears.filter(|h| h.term >= term && which(&h.node))?;
-            let age = Duration::from_millis(u64::from(hears.age_ms));
-            Some(*at + self.config.detection() - age)
-        });
-        until.max().unwrap_or(Time::ZERO)
-    }
-
-    /// When outside evidence begins to matter, if nothing is heard until then.
-    pub(super) fn evidence_wanted_at(&self) -> Option<Time> {
-        // Half an interval of patience, so that jitter does not set off probes.
-        let patience = self.config.interval * 3 / 2;
-        let missing = self.peers.iter().filter(|peer| !peer.config.witness);
-        let gateways =
-            missing.map(|p| p.last_timely.unwrap_or(Time::ZERO).max(self.awake_since) + patience);
-        match self.state {
-            _ if self.config.witness => None,
-            State::Serving => gateways.min(),
-            State::Init
-            | State::Standby
-            | State::Leaving
-            | State::LeavingForFault
-            | State::Faulty => match self.incumbent() {
-                Some(master) => Some(master.last + master.interval * 3 / 2),
-                None => gateways.min(),
-            },
-        }
-    }
-
-    /// The next instant at which something is due.
-    pub(super) fn next_wake(&self) -> Time {
-        let mut next = self.next_heartbeat;
-        if self.stopping == Some(Stopping::Done) {
-            return next;
-        }
-        let detection = self.config.detection();
-        let mut at = |due: Option<Time>| {
-            if let Some(due) = due.filter(|due| *due > self.now) {
-                next = next.min(due);
-            }
-        };
-        if self.state == State::Init {
-            at(Some(self.awake_since + detection));
-        }
-        if self.obstacle().is_none() {
-            let view = self.view();
-            match view.verdict() {
-                Verdict::Wait(due) => at(Some(due)),
-                Verdict::Held(_) => {
-                    at(Some(view.heard_until));
-                    at(Some(view.namesake_until));
-                }
-                Verdict::Act { .. } => {}
-            }
-        }
-        for peer in self.peers.iter().filter(|peer| peer.alive) {
-            at(peer.last_timely.map(|last| last + detection));
-        }
-        at(self.evidence_wanted_at());
-        at(self.failure.hold.as_ref().map(|(until, _)| *until));
-        at(self.duplicate.first.map(|_| self.duplicate.last + detection));
-        at(self.release.map(|release| release.repeat_at));
-        at(self.release.map(|release| release.until));
-        if let Some(outgoing) = &self.outgoing {
-            at(outgoing.deadline);
-            at(Some(outgoing.repeat_at));
-        }
-        next
     }
 }

@@ -119,7 +119,7 @@ impl Node {
     }
 
     /// What I say to one peer now.
-    fn body(&self, index: usize, number: u64) -> Option<Body> {
+    pub(super) fn body(&self, index: usize, number: u64) -> Option<Body> {
         let peer = self.peers.get(index)?;
         let now = self.now;
         let claims = self.state.claims();

@@ -2,20 +2,17 @@
 
 use std::time::Duration;
 
-use super::{Incoming, Node, Releasing, Stopping};
+use super::{Incoming, Node};
 use crate::api::{Ability, Event, Reason, Role};
 use crate::election::{Input, State};
 use crate::handover::{Cause, Fitness, Objection, Outgoing, Step};
-use crate::wire::Tag;
-use crate::wire::body::{Body, Handover};
+use crate::peer::Peer;
+use crate::wire::body::{Body, Handover, same_config};
 
-/// A release is said again after this, the first [`QUICK_REPEATS`] times.
-const REPEAT: Duration = Duration::from_millis(5);
-const QUICK_REPEATS: u32 = 10;
+/// What must arrive soon is said again after this.
+pub(super) const REPEAT: Duration = Duration::from_millis(5);
 /// Refused attempts to hand over of my own accord: the first wait, and the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// No successor is named.
-const NOBODY: Tag = [0; 8];
 
 impl Node {
     /// Everything about transfers that time or a level brings about.
@@ -142,7 +139,7 @@ impl Node {
             healthy: self.health.ok,
             ready: self.is_ready(),
             same_wireguard: body.wireguard == self.config.wireguard,
-            same_config: body.fingerprint == self.config.fingerprint,
+            same_config: same_config(&body.fingerprint, &self.config.fingerprint),
         };
         let reply = match fitness.objection(force) {
             None => Handover::Ready { id },
@@ -174,7 +171,7 @@ impl Node {
             healthy: said.flags.healthy,
             ready: said.flags.ready,
             same_wireguard: said.wireguard == self.config.wireguard,
-            same_config: said.fingerprint == self.config.fingerprint,
+            same_config: same_config(&said.fingerprint, &self.config.fingerprint),
         };
         fitness.objection(force).map(Objection::text)
     }
@@ -183,7 +180,7 @@ impl Node {
     pub(super) fn best_successor(&self, force: bool, fit: impl Fn(usize) -> bool) -> Option<usize> {
         let able =
             (0..self.peers.len()).filter(|i| self.objection_to(*i, force).is_none() && fit(*i));
-        able.max_by_key(|index| self.peers.get(*index).and_then(crate::peer::Peer::standing))
+        able.max_by_key(|index| self.peers.get(*index).and_then(Peer::standing))
     }
 
     /// Hands over of my own accord: unhealthy, or a better node is there (design §5.2, §5.7).
@@ -198,7 +195,7 @@ impl Node {
         if let Some(since) = self.unhealthy_since {
             // Its last pass began after my failure: what fails here does not fail there.
             let passed = |index: usize| {
-                let began = self.peers.get(index).and_then(crate::peer::Peer::pass_began);
+                let began = self.peers.get(index).and_then(Peer::pass_began);
                 began.is_some_and(|began| began > since)
             };
             if let Some(to) = self.best_successor(true, passed) {
@@ -239,147 +236,6 @@ impl Node {
             if self.no_preempt.as_ref().is_some_and(restarted) {
                 self.no_preempt = None;
             }
-        }
-    }
-
-    /// All effects of a term are off: now, and only now, it is said.
-    pub(super) fn left(&mut self, term: u64) {
-        if !self.state.is_leaving() || term != self.term {
-            return;
-        }
-        let successor = match self.outgoing.as_mut().filter(|o| o.step == Step::Leaving) {
-            Some(outgoing) => {
-                outgoing.step = Step::Released;
-                let patience = self.config.detection() + self.config.handover_timeout;
-                outgoing.deadline = Some(self.now + patience);
-                self.peers.get(outgoing.to).map_or(NOBODY, |peer| peer.tag)
-            }
-            None => NOBODY,
-        };
-        self.releases = self.releases.saturating_add(1);
-        let until = self.now + self.config.detection();
-        self.release = Some(Releasing {
-            term,
-            successor,
-            sequence: self.releases,
-            until,
-            repeat_at: self.now + REPEAT,
-            repeats: 0,
-        });
-        for peer in &mut self.peers {
-            peer.release_number = None;
-            peer.release_answered = false;
-        }
-        let reserved = if successor == NOBODY { self.now } else { until };
-        self.step(Input::Left, self.level.reason.clone());
-        self.vacate(Reason::MasterReleased(self.config.name.clone()), reserved);
-        self.queue_all();
-    }
-
-    /// Says a release again to those who did not answer it.
-    fn repeat_release(&mut self) {
-        let Some(mut release) = self.release else { return };
-        let open = |peer: &&mut crate::peer::Peer| peer.alive && !peer.release_answered;
-        let now = self.now;
-        if now >= release.until || !self.peers.iter_mut().any(|mut peer| open(&(&mut peer))) {
-            self.release = None;
-            return;
-        }
-        if now >= release.repeat_at {
-            release.repeats = release.repeats.saturating_add(1);
-            let slow = (self.config.interval / 2).max(REPEAT);
-            let pause = if release.repeats < QUICK_REPEATS { REPEAT } else { slow };
-            release.repeat_at = now + pause;
-            self.peers.iter_mut().filter(open).for_each(crate::peer::Peer::queue);
-            self.release = Some(release);
-        }
-    }
-
-    /// Whoever echoes a message that carried the release has it.
-    pub(super) fn take_echo_of_release(&mut self, index: usize, body: &Body) {
-        let Some(peer) = self.peers.get_mut(index) else { return };
-        if let (Some(echo), Some(first)) = (body.echo, peer.release_number)
-            && echo.number >= first
-        {
-            peer.release_answered = true;
-        }
-    }
-
-    /// Honours a release: once, and only knowing no higher term.
-    pub(super) fn take_release(&mut self, index: usize, body: &Body) {
-        let Some(release) = body.release else { return };
-        let (highest, tag, detection) = (self.highest, self.tag, self.config.detection());
-        let Some(peer) = self.peers.get_mut(index) else { return };
-        if peer.config.witness || release.term <= peer.released {
-            return;
-        }
-        peer.released = release.term;
-        if peer.claim.is_some_and(|claim| claim.term <= release.term) {
-            peer.claim = None;
-        }
-        // Answered at once: the repetitions stop.
-        peer.queue();
-        let name = peer.config.name.clone();
-        if release.term < highest {
-            self.vacate(Reason::MasterReleased(name), self.now);
-            return;
-        }
-        let remaining = Duration::from_millis(u64::from(release.remaining_ms)).min(detection);
-        let for_other = release.successor != NOBODY && release.successor != tag;
-        let reserved = if for_other { self.now + remaining } else { self.now };
-        self.vacate(Reason::MasterReleased(name.clone()), reserved);
-        if release.successor == tag && self.obstacle().is_none() {
-            let asked =
-                self.incoming.take().filter(|incoming| incoming.peer == index && incoming.manual);
-            self.no_preempt = asked.map(|incoming| (name.clone(), incoming.session));
-            self.step(Input::Won, Reason::HandoverFrom(name));
-        }
-    }
-
-    /// A peer claims a higher term than the one that I handed over.
-    pub(super) fn take_success(&mut self, index: usize, term: u64) {
-        let done = self
-            .outgoing
-            .as_ref()
-            .is_some_and(|o| o.to == index && o.step == Step::Released && term > o.term);
-        if done {
-            self.outgoing = None;
-            self.backoff = super::Backoff::default();
-            let to = self.peer_name(index);
-            self.event(Event::Handover { to, result: Ok(()) });
-        }
-    }
-
-    /// Another master stays.
-    pub(super) fn yield_to(&mut self, name: String) {
-        self.yielded = Some((self.term, self.now));
-        self.step(Input::Leave, Reason::Yielded(name));
-    }
-
-    /// A peer yielded: my addresses and claims may have been overwritten by it (design §5.5).
-    pub(super) fn take_yield(&mut self, index: usize, body: &Body) {
-        let Some((term, _)) = body.yielded else { return };
-        let Some(peer) = self.peers.get_mut(index) else { return };
-        if term <= peer.yielded {
-            return;
-        }
-        peer.yielded = term;
-        if self.state == State::Serving {
-            self.event(Event::Reassert { term: self.term });
-        }
-    }
-
-    /// Goodbye once nothing is left to give up or to say.
-    fn finish_stop(&mut self) {
-        let busy = self.state.claims() || self.release.is_some();
-        if self.stopping == Some(Stopping::UnderWay) && !busy {
-            if self.outgoing.is_some() {
-                self.abort("stopped before the successor was heard");
-            }
-            self.queue_all();
-            self.stopping = Some(Stopping::Done);
-            self.refresh_level();
-            self.event(Event::Stopped);
         }
     }
 }

@@ -6,6 +6,11 @@
 
 use super::{Tag, array};
 use crate::api::{Role, WireguardKind};
+use value::{
+    exact, nonzero, put, role_byte, role_of, tail_u32, u8_of, u64_of, wireguard_byte, wireguard_of,
+};
+
+mod value;
 
 /// Types of fields. Numbers 32..=38 are reserved for leases; their layout is in docs/protocol.md.
 mod field {
@@ -161,6 +166,15 @@ pub(crate) struct Body {
     pub(crate) loss: Option<u8>,
     /// Bit i: your path i reached me within my detection time.
     pub(crate) paths_heard: u8,
+}
+
+/// Whether two config fingerprints agree: a witness knows nothing of WireGuard, so its second half
+/// is zero and agrees with all.
+pub(crate) fn same_config(a: &[u8; 16], b: &[u8; 16]) -> bool {
+    let ((a_cluster, a_gateway), (b_cluster, b_gateway)) = (a.split_at(8), b.split_at(8));
+    let unknown = [0; 8];
+    a_cluster == b_cluster
+        && (a_gateway == b_gateway || a_gateway == unknown || b_gateway == unknown)
 }
 
 impl Body {
@@ -378,108 +392,5 @@ impl Body {
     }
 }
 
-impl Flags {
-    fn byte(self) -> u8 {
-        u8::from(self.healthy)
-            | u8::from(self.maintenance) << 1
-            | u8::from(self.ready) << 2
-            | u8::from(self.leaving) << 3
-            | u8::from(self.settled) << 4
-    }
-
-    /// Bits that are not known are ignored: a newer version says more.
-    fn of(byte: u8) -> Flags {
-        Flags {
-            healthy: byte & 1 != 0,
-            maintenance: byte & 2 != 0,
-            ready: byte & 4 != 0,
-            leaving: byte & 8 != 0,
-            settled: byte & 16 != 0,
-        }
-    }
-}
-
-impl EvidenceKind {
-    fn byte(self) -> u8 {
-        match self {
-            EvidenceKind::NoSource => 0,
-            EvidenceKind::Answered => 1,
-            EvidenceKind::Silent => 2,
-        }
-    }
-
-    fn of(byte: u8) -> Option<EvidenceKind> {
-        match byte {
-            0 => Some(EvidenceKind::NoSource),
-            1 => Some(EvidenceKind::Answered),
-            2 => Some(EvidenceKind::Silent),
-            _ => None,
-        }
-    }
-}
-
-fn role_byte(role: Role) -> u8 {
-    match role {
-        Role::Init => 0,
-        Role::Backup => 1,
-        Role::Master => 2,
-        Role::Fault => 3,
-    }
-}
-
-fn role_of(byte: u8) -> Option<Role> {
-    match byte {
-        0 => Some(Role::Init),
-        1 => Some(Role::Backup),
-        2 => Some(Role::Master),
-        3 => Some(Role::Fault),
-        _ => None,
-    }
-}
-
-fn wireguard_byte(kind: WireguardKind) -> u8 {
-    match kind {
-        WireguardKind::None => 0,
-        WireguardKind::Kernel => 1,
-        WireguardKind::Embedded => 2,
-    }
-}
-
-fn wireguard_of(byte: u8) -> Option<WireguardKind> {
-    match byte {
-        0 => Some(WireguardKind::None),
-        1 => Some(WireguardKind::Kernel),
-        2 => Some(WireguardKind::Embedded),
-        _ => None,
-    }
-}
-
-/// Appends one field. All values are far shorter than 255 bytes.
-fn put(out: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) {
-    let len: usize = parts.iter().map(|part| part.len()).sum();
-    out.extend_from_slice(&[kind, u8::try_from(len).unwrap_or(u8::MAX)]);
-    for part in parts {
-        out.extend_from_slice(part);
-    }
-}
-
-fn exact<const N: usize>(v: &[u8]) -> Option<[u8; N]> {
-    v.try_into().ok()
-}
-
-fn u8_of(v: &[u8]) -> Option<u8> {
-    exact::<1>(v).map(|[byte]| byte)
-}
-
-fn u64_of(v: &[u8]) -> Option<u64> {
-    exact(v).map(u64::from_be_bytes)
-}
-
-/// The last four bytes of a value, from offset `at` to its end.
-fn tail_u32(v: &[u8], at: usize) -> Option<u32> {
-    exact(v.get(at..)?).map(u32::from_be_bytes)
-}
-
-fn nonzero(n: u64) -> Option<u64> {
-    (n != 0).then_some(n)
-}
+#[cfg(test)]
+pub(crate) mod tests;

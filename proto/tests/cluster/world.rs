@@ -156,7 +156,13 @@ impl World {
     pub(crate) fn start(&mut self, name: &str, maintenance: bool) {
         let index = self.index(name);
         let config = self.members[index].config.clone();
-        let node = self.boot(&config, 0, maintenance);
+        // What the process kept on disk.
+        let terms = self.members[index].events.iter().filter_map(|(_, event)| match event {
+            Event::HighestTerm(term) => Some(*term),
+            _ => None,
+        });
+        let highest = terms.max().unwrap_or(0);
+        let node = self.boot(&config, highest, maintenance);
         let member = &mut self.members[index];
         (member.node, member.running) = (node, true);
         self.report(index, Report::Ability(Ability::Ready));

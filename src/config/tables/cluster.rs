@@ -6,7 +6,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::{duration, table};
 use crate::config::section::{At, Section, Sink};
-use crate::config::{Cluster, DEFAULT_PORT, MAX_ADDRESSES, Node, NodeAddress, places, schema, values};
+use crate::config::{
+    Cluster, DEFAULT_PORT, MAX_ADDRESSES, Node, NodeAddress, places, schema, values,
+};
 
 const HEARTBEAT: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(10));
 const HANDOVER: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(60));
@@ -37,8 +39,7 @@ pub(super) fn cluster(sink: &mut Sink<'_>, root: &DeTable<'_>, instance: &str) -
         misses,
         preempt: preempt.then_some(delay),
         handover_timeout,
-        state_dir: state_dir
-            .map_or_else(|| places::default_state(instance), |at| at.value),
+        state_dir: state_dir.map_or_else(|| places::default_state(instance), |at| at.value),
     })
 }
 

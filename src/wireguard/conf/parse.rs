@@ -1,12 +1,13 @@
 //! Lines into fields, every value checked where it stands.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
 use super::check;
 use super::lines::{Content, lines};
+use super::values;
 use super::{ConfError, ConfWarning, Parsed, Table};
 use crate::wireguard::key::{PublicKey, SecretKey};
 
@@ -106,7 +107,7 @@ impl Reader {
             self.peers.push(RawPeer { line, ..RawPeer::default() });
             Section::Peer
         } else {
-            self.error(line, &format!("[{}]", shown(name)), "unknown section");
+            self.error(line, &format!("[{}]", values::shown(name)), "unknown section");
             Section::Unknown
         };
         // A second [Interface] continues the first, as wg reads it.
@@ -117,21 +118,23 @@ impl Reader {
 
     fn pair(&mut self, line: usize, key: &str, value: &str) {
         match self.section {
-            Section::None => self.error(line, &shown(key), "stands before the first section"),
+            Section::None => {
+                self.error(line, &values::shown(key), "stands before the first section")
+            }
             Section::Unknown => {}
             Section::Interface => match canonical(INTERFACE_KEYS, key) {
                 Some(key) => self.interface_pair(line, key, value),
                 None if canonical(PEER_KEYS, key).is_some() => {
-                    self.error(line, &shown(key), "belongs into [Peer]");
+                    self.error(line, &values::shown(key), "belongs into [Peer]");
                 }
-                None => self.error(line, &shown(key), "unknown key in [Interface]"),
+                None => self.error(line, &values::shown(key), "unknown key in [Interface]"),
             },
             Section::Peer => match canonical(PEER_KEYS, key) {
                 Some(key) => self.peer_pair(line, key, value),
                 None if canonical(INTERFACE_KEYS, key).is_some() => {
-                    self.error(line, &shown(key), "belongs into [Interface]");
+                    self.error(line, &values::shown(key), "belongs into [Interface]");
                 }
-                None => self.error(line, &shown(key), "unknown key in [Peer]"),
+                None => self.error(line, &values::shown(key), "unknown key in [Peer]"),
             },
         }
     }
@@ -146,11 +149,11 @@ impl Reader {
                 set(&mut i.private_key, line, SecretKey::from_base64(value).ok_or(BAD_KEY))
             }
             "ListenPort" => set(&mut i.listen_port, line, value.parse().or(Err(BAD_PORT))),
-            "FwMark" => set(&mut i.fwmark, line, fwmark(value)),
-            "MTU" => set(&mut i.mtu, line, mtu(value)),
-            "Table" => set(&mut i.table, line, table(value)),
+            "FwMark" => set(&mut i.fwmark, line, values::fwmark(value)),
+            "MTU" => set(&mut i.mtu, line, values::mtu(value)),
+            "Table" => set(&mut i.table, line, values::table(value)),
             "Address" => return self.addresses(line, value),
-            "SaveConfig" => save_config(value),
+            "SaveConfig" => values::save_config(value),
             "DNS" => {
                 self.warn(line, key, "ignored: a gateway does not change the resolver");
                 Ok(())
@@ -182,7 +185,7 @@ impl Reader {
             "PresharedKey" => {
                 set(&mut peer.preshared_key, line, SecretKey::from_base64(value).ok_or(BAD_KEY))
             }
-            "PersistentKeepalive" => set(&mut peer.keepalive, line, keepalive(value)),
+            "PersistentKeepalive" => set(&mut peer.keepalive, line, values::keepalive(value)),
             "Endpoint" => return self.endpoint(line, value),
             _ => return self.allowed_ips(line, value),
         };
@@ -203,23 +206,23 @@ impl Reader {
     }
 
     fn addresses(&mut self, line: usize, value: &str) {
-        for item in list(value) {
-            match net(item) {
+        for item in values::list(value) {
+            match values::net(item) {
                 Some(net) => self.interface.addresses.push((line, net)),
-                None => self.error(line, "Address", bad_net(item)),
+                None => self.error(line, "Address", values::bad_net(item)),
             }
         }
     }
 
     fn allowed_ips(&mut self, line: usize, value: &str) {
-        for item in list(value) {
+        for item in values::list(value) {
             // `+` adds, as a bare prefix does; `-` takes back what an earlier line added.
             let (remove, bare) = match item.strip_prefix('-') {
                 Some(rest) => (true, rest),
                 None => (false, item.strip_prefix('+').unwrap_or(item)),
             };
-            let Some(net) = net(bare).map(|net| net.trunc()) else {
-                self.error(line, "AllowedIPs", bad_net(item));
+            let Some(net) = values::net(bare).map(|net| net.trunc()) else {
+                self.error(line, "AllowedIPs", values::bad_net(item));
                 continue;
             };
             let Some(peer) = self.peers.last_mut() else { return };
@@ -232,19 +235,15 @@ impl Reader {
     }
 
     fn endpoint(&mut self, line: usize, value: &str) {
-        let parsed = if let Ok(addr) = value.parse::<SocketAddr>() {
-            (addr.port() != 0).then_some(Some(addr))
-        } else {
-            value.rsplit_once(':').filter(|(host, port)| is_name(host) && is_port(port)).map(|_| {
-                let what = "is a name, which a gateway does not resolve: the peer has to speak \
-                            first";
-                self.warn(line, "Endpoint", what);
-                None
-            })
+        let Some(endpoint) = values::endpoint(value) else {
+            return self.error(line, "Endpoint", "expected ADDRESS:PORT or [ADDRESS]:PORT");
         };
-        match (parsed, self.peers.last_mut()) {
-            (Some(endpoint), Some(peer)) => peer.endpoint = Some((line, endpoint)),
-            _ => self.error(line, "Endpoint", "expected ADDRESS:PORT or [ADDRESS]:PORT"),
+        if endpoint.is_none() {
+            let what = "is a name, which a gateway does not resolve: the peer has to speak first";
+            self.warn(line, "Endpoint", what);
+        }
+        if let Some(peer) = self.peers.last_mut() {
+            peer.endpoint = Some((line, endpoint));
         }
     }
 }
@@ -278,11 +277,6 @@ fn canonical(known: &[&'static str], key: &str) -> Option<&'static str> {
     known.iter().copied().find(|name| name.eq_ignore_ascii_case(key))
 }
 
-/// A name from the file, cut to a length that a message can hold.
-fn shown(name: &str) -> String {
-    name.chars().filter(|c| !c.is_control()).take(32).collect()
-}
-
 fn set<T>(
     slot: &mut At<T>,
     line: usize,
@@ -290,79 +284,4 @@ fn set<T>(
 ) -> Result<(), &'static str> {
     *slot = Some((line, value?));
     Ok(())
-}
-
-fn list(value: &str) -> impl Iterator<Item = &str> {
-    value.split(',').map(str::trim).filter(|item| !item.is_empty())
-}
-
-/// `ADDRESS` or `ADDRESS/LENGTH`.
-fn net(item: &str) -> Option<IpNet> {
-    if item.contains('/') {
-        return item.parse().ok();
-    }
-    item.parse::<IpAddr>().ok().map(IpNet::from)
-}
-
-fn bad_net(item: &str) -> String {
-    format!("expected ADDRESS or ADDRESS/LENGTH, found {:?}", shown(item))
-}
-
-fn fwmark(value: &str) -> Result<u32, &'static str> {
-    if value.eq_ignore_ascii_case("off") {
-        return Ok(0);
-    }
-    let hex = value.strip_prefix("0x").or_else(|| value.strip_prefix("0X"));
-    hex.map_or_else(|| value.parse().ok(), |digits| u32::from_str_radix(digits, 16).ok())
-        .ok_or("expected off, a number, or 0x and a hexadecimal number, below 2^32")
-}
-
-/// 576 is the least that IPv4 must carry, 65455 the most that fits WireGuard's packets.
-fn mtu(value: &str) -> Result<u32, &'static str> {
-    value
-        .parse()
-        .ok()
-        .filter(|mtu| (576..=65_455).contains(mtu))
-        .ok_or("expected a number of bytes, 576 to 65455")
-}
-
-fn table(value: &str) -> Result<Table, &'static str> {
-    match value.to_ascii_lowercase().as_str() {
-        "auto" => Ok(Table::Auto),
-        "off" => Ok(Table::Off),
-        "main" => Ok(Table::Number(254)),
-        "default" => Ok(Table::Number(253)),
-        "local" => Ok(Table::Number(255)),
-        number => match number.parse() {
-            Ok(n) if n > 0 => Ok(Table::Number(n)),
-            _ => Err("expected auto, off, main, or the number of a table"),
-        },
-    }
-}
-
-fn save_config(value: &str) -> Result<(), &'static str> {
-    match value.to_ascii_lowercase().as_str() {
-        "true" => Err("must not be true: wgha never writes this file, and the nodes' copies \
-                       would differ"),
-        "false" => Ok(()),
-        _ => Err("expected true or false"),
-    }
-}
-
-fn keepalive(value: &str) -> Result<u16, &'static str> {
-    if value.eq_ignore_ascii_case("off") {
-        return Ok(0);
-    }
-    value.parse().or(Err("expected off or a number of seconds, 0 to 65535"))
-}
-
-fn is_name(host: &str) -> bool {
-    !host.is_empty()
-        && host.len() <= 253
-        && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
-        && !host.bytes().all(|b| b.is_ascii_digit() || b == b'.')
-}
-
-fn is_port(port: &str) -> bool {
-    port.parse::<u16>().is_ok_and(|port| port != 0)
 }

@@ -163,7 +163,7 @@ fn a_prefix_that_moves_is_taken_from_its_owner() {
     let wanted = conf(vec![peer(1, &["10.0.0.1/32"]), peer(2, &["10.1.0.0/16"])]);
     let net = || vec!["10.1.0.0/16".parse().unwrap()];
     let gain = update(2, Fields { allowed_ips: net(), ..Fields::default() });
-    assert_eq!(staged(&now, &wanted).peers, [gain.clone()]);
+    assert_eq!(staged(&now, &wanted).peers, std::slice::from_ref(&gain));
     // gotatun's owner would take it back, and is told first.
     let loss = Fields {
         replace_allowed_ips: true,

@@ -1,0 +1,174 @@
+//! What a node sees of its cluster when it decides, and when it must look again.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use super::{Node, Stopping};
+use crate::election::{Incumbent, Standing, State, Verdict, View};
+use crate::peer::{Claim, Peer};
+use crate::time::Time;
+use crate::wire::Tag;
+
+impl Node {
+    pub(super) fn view(&self) -> View {
+        let incumbent = self.incumbent();
+        let eligible_since = self.eligible_since.unwrap_or(self.now);
+        let detection = self.config.detection();
+        let unheard = self.peers.iter().filter(|peer| self.may_hide_a_master(peer));
+        let last = unheard.filter_map(|p| p.last_timely).max().unwrap_or(Time::ZERO);
+        let last = last.max(self.awake_since);
+        View {
+            now: self.now,
+            incumbent,
+            vacant_since: self.vacancy.since.max(eligible_since).max(self.awake_since),
+            reserved_until: self.vacancy.reserved_until,
+            all_heard: self.all_heard(),
+            silent_at: last + detection,
+            rank: self.rank(),
+            step: self.rank_step(),
+            evidence: self.evidence,
+            missed_since: incumbent.map_or(last, |master| master.last + master.interval),
+            isolated_until: self.isolated_until,
+            heard_until: self.heard_until(|_| true),
+            namesake_until: self.heard_until(|node| *node == self.tag),
+        }
+    }
+
+    /// Of all claims the one that lasts longest.
+    fn incumbent(&self) -> Option<Incumbent> {
+        let mine = self.config.detection();
+        let claims = self.peers.iter().filter_map(|peer| peer.claim);
+        let incumbents = claims.map(|claim| Incumbent {
+            last: claim.last.max(self.awake_since),
+            detection: claim.detection.max(mine),
+            interval: claim.interval,
+        });
+        incumbents.max_by_key(|master| master.last + master.detection)
+    }
+
+    /// How many better candidates are alive.
+    fn rank(&self) -> u32 {
+        let mine = Standing {
+            settled: self.is_settled(),
+            healthy: self.health.ok,
+            priority: self.config.priority,
+            name: Reverse(self.config.name.clone()),
+        };
+        let better = self.peers.iter().filter(|peer| {
+            peer.claim.is_none() && peer.is_candidate() && peer.standing().is_some_and(|s| s > mine)
+        });
+        u32::try_from(better.count()).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn rank_step(&self) -> Duration {
+        let rtt = self.peers.iter().filter_map(|peer| peer.rtt).max().unwrap_or_default();
+        (self.config.interval / 4).max(rtt * 3 / 2)
+    }
+
+    /// Until when to believe timely nodes that say that they hear a master, of a term no older than
+    /// the claim that I know.
+    pub(super) fn heard_until(&self, which: impl Fn(&Tag) -> bool) -> Time {
+        let term = self.best_claim().map_or(0, |(_, claim)| claim.term);
+        let others = self.peers.iter().filter(|peer| peer.alive && peer.claim.is_none());
+        let until = others.filter_map(|peer| {
+            let (said, at) = peer.said.as_ref()?;
+            let hears = said.hears.filter(|h| h.term >= term && which(&h.node))?;
+            let age = Duration::from_millis(u64::from(hears.age_ms));
+            Some(*at + self.config.detection() - age)
+        });
+        until.max().unwrap_or(Time::ZERO)
+    }
+
+    /// When outside evidence begins to matter, if nothing is heard until then.
+    pub(super) fn evidence_wanted_at(&self) -> Option<Time> {
+        // Half an interval of patience, so that jitter does not set off probes.
+        let patience = self.config.interval * 3 / 2;
+        let missing = self.peers.iter().filter(|peer| !peer.config.witness);
+        let gateways =
+            missing.map(|p| p.last_timely.unwrap_or(Time::ZERO).max(self.awake_since) + patience);
+        match self.state {
+            _ if self.config.witness => None,
+            State::Serving => gateways.min(),
+            State::Init
+            | State::Standby
+            | State::Leaving
+            | State::LeavingForFault
+            | State::Faulty => match self.incumbent() {
+                Some(master) => Some(master.last + master.interval * 3 / 2),
+                None => gateways.min(),
+            },
+        }
+    }
+
+    /// The next instant at which something is due.
+    pub(super) fn next_wake(&self) -> Time {
+        let mut next = self.next_heartbeat;
+        if self.stopping == Some(Stopping::Done) {
+            return next;
+        }
+        let detection = self.config.detection();
+        let mut at = |due: Option<Time>| {
+            if let Some(due) = due.filter(|due| *due > self.now) {
+                next = next.min(due);
+            }
+        };
+        if self.state == State::Init {
+            at(Some(self.awake_since + detection));
+        }
+        if self.obstacle().is_none() {
+            let view = self.view();
+            match view.verdict() {
+                Verdict::Wait(due) => at(Some(due)),
+                Verdict::Held(_) => {
+                    at(Some(view.isolated_until));
+                    at(Some(view.heard_until));
+                    at(Some(view.namesake_until));
+                }
+                Verdict::Act { .. } => {}
+            }
+        }
+        for peer in self.peers.iter().filter(|peer| peer.alive) {
+            at(peer.last_timely.map(|last| last + detection));
+        }
+        at(self.evidence_wanted_at());
+        at(self.failure.hold.as_ref().map(|(until, _)| *until));
+        at(self.duplicate.first.map(|_| self.duplicate.last + detection));
+        at(self.release.map(|release| release.repeat_at));
+        at(self.release.map(|release| release.until));
+        if let Some(outgoing) = &self.outgoing {
+            at(outgoing.deadline);
+            at(Some(outgoing.repeat_at));
+        }
+        next
+    }
+
+    /// Every gateway is accounted for.
+    pub(super) fn all_heard(&self) -> bool {
+        !self.peers.iter().any(|peer| self.may_hide_a_master(peer))
+    }
+
+    /// A gateway that is not heard, timely and since I woke. One whose session ended a moment ago,
+    /// by its goodbye or obituary, is no riddle: it may only become one again by starting anew.
+    fn may_hide_a_master(&self, peer: &Peer) -> bool {
+        let heard = peer.alive && peer.last_timely.is_some_and(|at| at > self.awake_since);
+        let grace = self.config.detection() * 2;
+        let gone = peer.gone_at.is_some_and(|at| self.now.since(at) < grace);
+        !peer.config.witness && !heard && !gone
+    }
+
+    /// Whether my start, or my last wake from a sleep, is long enough ago for me to know the cluster.
+    pub(super) fn is_settled(&self) -> bool {
+        let since = self.listened_at.map(|at| at.max(self.awake_since));
+        since.is_some_and(|since| self.now >= since + self.config.detection())
+    }
+
+    /// The claim with the highest (term, priority, name).
+    pub(super) fn best_claim(&self) -> Option<(usize, Claim)> {
+        let claims = self.peers.iter().enumerate().filter_map(|(index, peer)| {
+            let priority = peer.said.as_ref().map_or(0, |(said, _)| said.priority);
+            peer.claim.map(|claim| ((claim.term, priority, &peer.config.name), index, claim))
+        });
+        let best = claims.max_by(|a, b| a.0.cmp(&b.0));
+        best.map(|(_, index, claim)| (index, claim))
+    }
+}

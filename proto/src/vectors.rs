@@ -1,0 +1,144 @@
+//! The vectors in `proto/vectors/` are what this code makes, byte for byte.
+//!
+//! To write them again after a change of the protocol: `WGHA_WRITE_VECTORS=1 cargo test -p wgha-proto vectors`.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::keys::{Keyring, expand};
+use crate::seal::SealKeys;
+use crate::wire::body::{Body, Handover};
+use crate::wire::{HEADER_LEN, Header, cluster_tag, node_tag};
+
+const SECRET: [u8; 32] = *b"0123456789abcdefghijklmnopqrstuv";
+const SESSION: [u8; 16] = *b"session of gw1 !";
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Compares a file of vectors with what it should hold.
+fn check(name: &str, expected: &Value) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors").join(name);
+    if std::env::var_os("WGHA_WRITE_VECTORS").is_some() {
+        let text = serde_json::to_string_pretty(expected).unwrap();
+        std::fs::write(&path, text + "\n").unwrap();
+    }
+    let text = std::fs::read_to_string(&path).expect("proto/vectors holds the file");
+    let found: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(&found, expected, "{name}");
+}
+
+#[test]
+fn vectors_of_keys() {
+    let ring = Keyring::generate(7, SECRET);
+    let mut okm = [0; 64];
+    let info: [&[u8]; 8] =
+        [b"heartbeat", &[0, 4], b"edge", &SESSION, &[0, 3], b"gw1", &[0, 3], b"gw2"];
+    expand(ring.find(7, false).unwrap(), &info, &mut okm);
+    let expected = json!({
+        "gateway_file": *ring.to_text(),
+        "witness_file": *ring.to_witness().to_text(),
+        "cluster": "edge",
+        "cluster_tag": hex(&cluster_tag("edge")),
+        "node_tags": { "gw1": hex(&node_tag("edge", "gw1")), "gw2": hex(&node_tag("edge", "gw2")) },
+        "heartbeat": {
+            "key": 7, "secret": hex(&SECRET), "session": hex(&SESSION),
+            "sender": "gw1", "receiver": "gw2",
+            "body_key": hex(&okm[..32]), "nonce_key": hex(&okm[32..]),
+        },
+    });
+    check("keys.json", &expected);
+}
+
+/// One datagram with all that it is made of.
+fn heartbeat(case: &str, ring: &Keyring, receiver: &str, vote: bool, body: &Body) -> Value {
+    let header = Header {
+        path: 1,
+        key: 7,
+        cluster: cluster_tag("edge"),
+        sender: node_tag("edge", "gw1"),
+        receiver: node_tag("edge", receiver),
+        session: SESSION,
+        counter: 258,
+    };
+    let mut datagram = Vec::new();
+    header.encode(&mut datagram);
+    body.encode(&mut datagram);
+    let plain = datagram[HEADER_LEN..].to_vec();
+    let prk = ring.find(7, vote).unwrap();
+    SealKeys::derive(prk, "edge", &SESSION, "gw1", receiver).seal(&mut datagram).unwrap();
+    // A second look from the receiver's side, whose keys are its own.
+    let theirs = if vote { ring.to_witness() } else { ring.clone() };
+    let keys = SealKeys::derive(theirs.find(7, vote).unwrap(), "edge", &SESSION, "gw1", receiver);
+    let mut copy = datagram.clone();
+    assert_eq!(keys.open(&mut copy).unwrap(), plain);
+    assert_eq!(Body::decode(&plain).as_ref(), Some(body));
+    assert_eq!(Header::decode(&datagram), Some(header));
+    json!({
+        "case": case, "cluster": "edge", "sender": "gw1", "receiver": receiver,
+        "witness_key": vote, "key_file": *ring.to_text(),
+        "header": { "path": 1, "key": 7, "session": hex(&SESSION), "counter": 258 },
+        "body": describe(body), "plaintext": hex(&plain), "datagram": hex(&datagram),
+    })
+}
+
+/// The fields of a body under the names of docs/protocol.md.
+fn describe(body: &Body) -> Value {
+    let handover = match body.handover {
+        None => Value::Null,
+        Some(Handover::Request { term, id, force, manual }) => {
+            json!({ "request": { "term": term, "id": id, "force": force, "manual": manual } })
+        }
+        Some(Handover::Ready { id }) => json!({ "ready": { "id": id } }),
+        Some(Handover::Refuse { id, reason }) => {
+            json!({ "refuse": { "id": id, "reason": reason } })
+        }
+    };
+    let f = body.flags;
+    json!({
+        "number": body.number,
+        "echo": body.echo.map(|e| json!({ "session": hex(&e.session), "number": e.number, "age_us": e.age_us })),
+        "role": body.role.word(), "term": body.term, "priority": body.priority,
+        "flags": { "healthy": f.healthy, "maintenance": f.maintenance, "ready": f.ready, "leaving": f.leaving, "settled": f.settled },
+        "interval_us": body.interval_us, "misses": body.misses,
+        "fingerprint": hex(&body.fingerprint),
+        "wireguard": format!("{:?}", body.wireguard).to_lowercase(),
+        "clock": { "sent_ns": body.sent_ns, "wall_ns": body.wall_ns },
+        "hears": body.hears.map(|h| json!({ "node": hex(&h.node), "term": h.term, "age_ms": h.age_ms })),
+        "evidence": { "kind": format!("{:?}", body.evidence).to_lowercase(), "age_ms": body.evidence_age_ms },
+        "obituary_hash": hex(&body.obituary_hash),
+        "health_pass_ms": body.health_pass_ms, "highest_term": body.highest_term,
+        "release": body.release.map(|r| json!({ "term": r.term, "successor": hex(&r.successor), "remaining_ms": r.remaining_ms, "sequence": r.sequence })),
+        "handover": handover,
+        "yielded": body.yielded.map(|(term, ago_ms)| json!({ "term": term, "ago_ms": ago_ms })),
+        "goodbye": body.goodbye, "duplicate_name": body.duplicate_name,
+        "obituary": body.obituary.map(|o| json!({ "node": hex(&o.node), "session": hex(&o.session), "secret": hex(&o.secret) })),
+        "loss": body.loss, "paths_heard": body.paths_heard,
+    })
+}
+
+#[test]
+fn vectors_of_heartbeats() {
+    let ring = Keyring::generate(7, SECRET);
+    let full = crate::wire::body::tests::full();
+    let first = Body {
+        number: 1,
+        interval_us: 200_000,
+        misses: 3,
+        priority: 100,
+        wall_ns: 1_790_000_000_000_000_000,
+        ..Body::blank()
+    };
+    let refuse = Body { handover: Some(Handover::Refuse { id: 4, reason: 6 }), ..first.clone() };
+    let ready = Body { handover: Some(Handover::Ready { id: 4 }), ..first.clone() };
+    let expected = json!([
+        heartbeat("the first heartbeat of a gateway", &ring, "gw2", false, &first),
+        heartbeat("every field", &ring, "gw2", false, &full),
+        heartbeat("to a witness", &ring, "w1", true, &first),
+        heartbeat("ready to take over", &ring, "gw2", false, &ready),
+        heartbeat("refuses to take over", &ring, "gw2", false, &refuse),
+    ]);
+    check("heartbeat.json", &expected);
+}
