@@ -24,7 +24,7 @@ pub(crate) fn gateways(pair: &Pair) -> Vec<String> {
     for node in pair.running() {
         let is_master = node.name() == master.name();
         let mut all = holdings(pair, node, is_master);
-        all.extend(sources(node, is_master));
+        all.extend(sources(pair, node, is_master));
         all.extend(last_hook(pair, node));
         wrong.extend(all.into_iter().map(|w| format!("{}: {w}", node.name())));
     }
@@ -64,10 +64,13 @@ pub(crate) fn wg0_up(node: &Node) -> bool {
     link.and_then(|l| l["flags"].as_array()).is_some_and(|f| f.iter().any(|f| f == "UP"))
 }
 
-/// Rules and private table are wgha's and complete on the master; else only the blackhole stands.
-fn sources(node: &Node, is_master: bool) -> Vec<String> {
+/// Rules and private table are wgha's and complete on the master; else only the blackhole stands, as it does
+/// for a family without floating IP.
+fn sources(pair: &Pair, node: &Node, is_master: bool) -> Vec<String> {
     let mut wrong = Vec::new();
-    for family in ["-4", "-6"] {
+    let options = pair.lab.cluster();
+    for (family, floating) in [("-4", options.floating_v4), ("-6", options.floating_v6)] {
+        let open = is_master && floating;
         let rules = run(node, &format!("ip -d {family} rule"));
         let foreign = |l: &&str| {
             let number = l.split(':').next().unwrap_or_default();
@@ -75,7 +78,7 @@ fn sources(node: &Node, is_master: bool) -> Vec<String> {
         };
         wrong.extend(rules.lines().filter(foreign).map(|l| format!("a foreign rule: {l}")));
         let lookup = rules.lines().any(|l| l.contains(&format!("lookup {TABLE}")));
-        if lookup != is_master {
+        if lookup != open {
             wrong.push(format!("a rule that looks up table {TABLE} ({family}): {lookup}"));
         }
         let last = |l: &str| l.starts_with("109:") && l.contains("blackhole");
@@ -84,7 +87,7 @@ fn sources(node: &Node, is_master: bool) -> Vec<String> {
         }
         // A table that never had a route does not exist, which `ip` calls an error.
         let routes = run(node, &format!("ip {family} route show table {TABLE} 2>&1 || true"));
-        if routes.contains("default via") != is_master {
+        if routes.contains("default via") != open {
             wrong.push(format!("table {TABLE} ({family}): {routes:?}"));
         }
     }

@@ -56,10 +56,11 @@ impl Pair {
         Pair::with(Lab::builder().cluster(options()))
     }
 
-    /// Another network, everything settled.
+    /// Another network, everything settled, gw1 as master.
     pub(crate) fn with(builder: Builder) -> Pair {
         let pair = Pair::unsettled(network(builder));
         pair.settled("after the start");
+        pair.lead(&pair.gateway(1));
         pair
     }
 
@@ -67,19 +68,16 @@ impl Pair {
     pub(crate) fn unsettled(lab: Lab) -> Pair {
         let before = Pair::look(&lab);
         let cluster = Cluster::start(&lab, wgha()).expect("starting the daemons");
-        Pair::around(lab, before, cluster)
+        let clients = start_clients(&lab);
+        Pair { clients, cluster, before, stopped: Vec::new(), lab }
     }
 
-    /// Daemons that run already. `before` is from [`Pair::look`].
-    pub(crate) fn around(
-        lab: Lab,
-        before: BTreeMap<String, Vec<String>>,
-        cluster: Cluster,
-    ) -> Pair {
-        let clients = (1..=lab.client_nodes().len())
-            .map(|n| lab.start_client(u8::try_from(n).expect("few clients")).expect("a client"))
-            .collect();
-        Pair { clients, cluster, before, stopped: Vec::new(), lab }
+    /// Makes this gateway master: which one is after a start depends on who listens first.
+    pub(crate) fn lead(&self, node: &Node) {
+        for master in self.cluster.masters().iter().filter(|m| m.name() != node.name()) {
+            self.wgha(master, &["handover", "--to", node.name()]);
+        }
+        self.settled_on(node, &format!("{} leads", node.name()));
     }
 
     /// What the gateways have now.
@@ -125,6 +123,14 @@ impl Pair {
         self.is_master(master, when);
         let found = self.settled(when);
         assert_eq!(found.name(), master.name(), "{when}");
+    }
+
+    /// As [`Pair::settled_on`], while what a killed daemon put up still stands on its gateway.
+    pub(crate) fn settled_on_silent(&self, master: &Node, when: &str) {
+        self.is_master(master, when);
+        for client in &self.clients {
+            audit::tunnel(self, client, when);
+        }
     }
 
     /// Waits until this gateway says that it is master; others may say so, too.
@@ -206,6 +212,11 @@ impl Pair {
             assert!(!audit::wg0_up(node), "{}: wg0 is up", node.name());
         }
     }
+}
+
+fn start_clients(lab: &Lab) -> Vec<WgPeer> {
+    let numbers = 1..=u8::try_from(lab.client_nodes().len()).expect("few clients");
+    numbers.map(|n| lab.start_client(n).expect("a client")).collect()
 }
 
 /// Everything that helps to understand a failure.
