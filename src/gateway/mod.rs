@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::error;
 use wgha_proto::{Ability, Report, Role, RoleLevel, Term};
 
 use crate::setup::Setup;
@@ -123,6 +124,8 @@ pub struct Gateway<E> {
     ability: Ability,
     /// The term whose failure has been reported.
     failed: Option<Term>,
+    /// What kept it from leaving when it last tried.
+    stuck: Option<String>,
 }
 
 /// When to look again.
@@ -149,6 +152,7 @@ impl<E: Effects> Gateway<E> {
             failures: 0,
             ability: Ability::Unknown,
             failed: None,
+            stuck: None,
         }
     }
 
@@ -239,11 +243,17 @@ impl<E: Effects> Gateway<E> {
         match self.effects.leave().await {
             Ok(()) => {
                 self.acting = None;
+                self.stuck = None;
                 self.ability = Ability::Unknown;
                 self.report(Report::Left(term)).await;
                 Next::Now
             }
             Err(why) => {
+                // Until this succeeds no other gateway serves: the log must say what stands in the way.
+                if self.stuck.as_ref() != Some(&why) {
+                    error!("term {term}: cannot leave: {why}");
+                    self.stuck = Some(why.clone());
+                }
                 self.fail(term, why).await;
                 Next::Soon
             }

@@ -229,6 +229,9 @@ impl Drop for Pair {
             let name = node.name();
             let status = self.cluster.command(node, &["status"]);
             eprintln!("--- {name}: {}", status.unwrap_or_else(|e| format!("{e:#}\n")));
+            if let Ok(status) = self.cluster.status(node) {
+                eprintln!("held back: {}, hooks: {}", status["held_back"], status["hooks"]);
+            }
             for args in ["-br addr", "-4 rule", "-6 rule"] {
                 eprintln!("{}", node.sh(&format!("ip {args}")).unwrap_or_default().trim_end());
             }

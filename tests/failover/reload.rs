@@ -93,8 +93,12 @@ fn floating_ips_come_and_go() {
     let pair = Pair::start();
     let (gw1, gw2) = (pair.gateway(1), pair.gateway(2));
     let changes = pair.changes(&gw1) + pair.changes(&gw2);
-    let toml = pair.lab.wgha_toml();
     let added = topology::uplink(101);
+    // With two floating IPs on one side the config has to say which one is WireGuard's.
+    let (floating, file) = (topology::floating(), "config = \"/etc/wireguard/wg0.conf\"\n");
+    let source = format!("{file}source = [\"{}\", \"{}\"]\n", floating.v4, floating.v6);
+    let toml = pair.lab.wgha_toml().replace(file, &source);
+    assert_ne!(toml, pair.lab.wgha_toml());
     let more = format!(
         "{toml}\n[[floating_ip]]\naddress = \"{}/32\"\ninterface = \"eth0\"\n\n[[floating_ip]]\naddress = \"{}/128\"\ninterface = \"eth0\"\n",
         added.v4, added.v6
@@ -131,7 +135,7 @@ fn a_broken_config_changes_nothing() {
     let changes = pair.changes(&gw1) + pair.changes(&gw2);
     for (node, broken, why) in [
         (&gw1, toml.replace("misses = 3", "misses = 3\nmissses = 4"), "missses"),
-        (&gw2, "[cluster\n".to_owned(), "line 1"),
+        (&gw2, "[cluster\n".to_owned(), "wgha.toml:1: "),
         (&gw1, toml.replace("name = \"lab\"", "name = \"other\""), "cluster name"),
     ] {
         write_toml(node, &broken);
