@@ -124,6 +124,8 @@ pub struct Gateway<E> {
     ability: Ability,
     /// The term whose failure has been reported.
     failed: Option<Term>,
+    /// The latest term of which nothing is left, verified and reported.
+    left: Term,
     /// What kept it from leaving when it last tried.
     stuck: Option<String>,
 }
@@ -143,9 +145,12 @@ impl<E: Effects> Gateway<E> {
         orders: mpsc::Receiver<Order>,
         notices: mpsc::Sender<Notice>,
     ) -> Gateway<E> {
+        // The node is not master before it has heard from here, so nothing of that term stands.
+        let left = level.borrow().term;
         Gateway {
             effects,
             level,
+            left,
             orders,
             notices,
             acting: None,
@@ -199,7 +204,7 @@ impl<E: Effects> Gateway<E> {
             (None, Some(term)) if self.failed != Some(term) => self.enter(term).await,
             // It failed, was undone and reported; the node has not answered yet.
             (None, Some(_)) => Next::Later,
-            (None, None) => self.rest().await,
+            (None, None) => self.rest(level.term).await,
         }
     }
 
@@ -243,31 +248,53 @@ impl<E: Effects> Gateway<E> {
         match self.effects.leave().await {
             Ok(()) => {
                 self.acting = None;
-                self.stuck = None;
                 self.ability = Ability::Unknown;
-                self.report(Report::Left(term)).await;
+                self.has_left(term).await;
                 Next::Now
             }
             Err(why) => {
-                // Until this succeeds no other gateway serves: the log must say what stands in the way.
-                if self.stuck.as_ref() != Some(&why) {
-                    error!("term {term}: cannot leave: {why}");
-                    self.stuck = Some(why.clone());
-                }
+                self.cannot_leave(term, &why);
                 self.fail(term, why).await;
                 Next::Soon
             }
         }
     }
 
-    async fn rest(&mut self) -> Next {
+    async fn rest(&mut self, term: Term) -> Next {
         self.failed = None;
         let ability = self.effects.rest().await;
         if ability != self.ability {
             self.ability = ability.clone();
             self.report(Report::Ability(ability)).await;
         }
-        Next::Later
+        if term <= self.left {
+            return Next::Later;
+        }
+        // Being master may have begun and ended between two looks, and the node waits for this word.
+        match self.effects.leave().await {
+            Ok(()) => {
+                self.has_left(term).await;
+                Next::Later
+            }
+            Err(why) => {
+                self.cannot_leave(term, &why);
+                Next::Soon
+            }
+        }
+    }
+
+    async fn has_left(&mut self, term: Term) {
+        self.left = self.left.max(term);
+        self.stuck = None;
+        self.report(Report::Left(term)).await;
+    }
+
+    /// Until leaving succeeds no other gateway serves: the log must say what stands in the way.
+    fn cannot_leave(&mut self, term: Term, why: &str) {
+        if self.stuck.as_deref() != Some(why) {
+            error!("term {term}: cannot leave: {why}");
+            self.stuck = Some(why.to_owned());
+        }
     }
 
     /// Reports a failure once for each term; the node answers by leaving master.

@@ -132,6 +132,22 @@ async fn another_term_is_never_collapsed_into_the_last() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_term_that_came_and_went_unseen_is_left_too() {
+    let (fake, log) = Fake::new();
+    let mut rig = start(fake, level(Role::Backup, 4));
+    assert_eq!(rig.report().await, Report::Ability(Ability::Ready));
+    rig.level.send(level(Role::Master, 5)).unwrap();
+    rig.level.send(level(Role::Backup, 5)).unwrap();
+    assert_eq!(rig.report().await, Report::Left(5));
+    tokio::time::sleep(CHECK_EVERY * 3).await;
+    let left = log.lock().unwrap().iter().filter(|l| *l == "leave").count();
+    assert_eq!(left, 1, "said once");
+    // The node hears of later terms of others the same way.
+    rig.level.send(level(Role::Backup, 8)).unwrap();
+    assert_eq!(rig.report().await, Report::Left(8));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failed_entry_is_undone_and_not_tried_again_in_the_same_term() {
     let (mut fake, log) = Fake::new();
     fake.enter = vec![Err("port taken".into())];
