@@ -86,7 +86,7 @@ impl Setup {
             misses: config.cluster.misses,
             preempt: config.cluster.preempt.map(|delay| Preempt { delay }),
             handover_timeout: config.cluster.handover_timeout,
-            fingerprint: config::fingerprint(config, &material),
+            fingerprint: config::fingerprint(config, (!me.witness).then_some(&material[..])),
             wireguard,
             peers: peers.collect(),
         }

@@ -70,7 +70,8 @@ pub struct NodeConfig {
     pub preempt: Option<Preempt>,
     /// How long the preparation of a handover may take before it is called off.
     pub handover_timeout: Duration,
-    /// What must agree between nodes, hashed; a difference is shown, never a reason to drop.
+    /// What must agree between nodes, hashed; a difference is shown, never a reason to drop. The
+    /// second half is of what gateways alone know; zero agrees with all.
     pub fingerprint: [u8; 16],
     /// Which WireGuard I run.
     pub wireguard: WireguardKind,
@@ -121,7 +122,9 @@ pub struct Boot {
 pub enum Report {
     /// Everything that belongs to being master in this term is up.
     Entered(Term),
-    /// Nothing of what belongs to being master in this term is left. Verified, not assumed.
+    /// Nothing of what belongs to being master in this term or an earlier one is left. Verified, not
+    /// assumed. Also said, with the term of the level, when the level is read as not master for the first
+    /// time: being master may have begun and ended unseen.
     Left(Term),
     /// Being master in this term failed; the text says why. Effects may still stand until `Left`.
     Failed(Term, String),

@@ -131,6 +131,8 @@ pub(crate) struct View {
     pub(crate) evidence: Evidence,
     /// The first heartbeat that I missed of a master or of a gateway that may be it.
     pub(crate) missed_since: Time,
+    /// After being cut off from everything: until when to listen for those that were not.
+    pub(crate) isolated_until: Time,
     /// Until when the word of a timely node holds that it hears a master.
     pub(crate) heard_until: Time,
     /// The same, of nodes that say that they hear *me*, though I am not master: an earlier run of
@@ -169,7 +171,7 @@ impl View {
         if self.now < hearsay {
             return Verdict::Held("master-heard-by-another");
         }
-        if silence && !self.evidence_suffices() {
+        if silence && (!self.evidence_suffices() || self.now < self.isolated_until) {
             return Verdict::Held("isolated");
         }
         Verdict::Act { silence: self.incumbent.is_some() }

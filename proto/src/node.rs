@@ -106,6 +106,8 @@ pub struct Node {
     /// When my checks began to fail.
     unhealthy_since: Option<Time>,
     evidence: Evidence,
+    /// Was cut off from everything, and listens until then.
+    isolated_until: Time,
     maintenance: bool,
     failure: Failure,
     duplicate: Duplicate,
@@ -172,6 +174,7 @@ impl Node {
             health: Health { ok: true, last_pass_began: None },
             unhealthy_since: None,
             evidence: Evidence::NoSource,
+            isolated_until: Time::ZERO,
             maintenance: boot.maintenance,
             failure: Failure::default(),
             duplicate: Duplicate::default(),
@@ -288,6 +291,12 @@ impl Node {
     /// Takes outside evidence.
     pub fn handle_evidence(&mut self, now: Time, evidence: Evidence) {
         self.begin(now);
+        // The source answers again before the first heartbeat of a master can have come: that takes two
+        // intervals and a round trip.
+        let back = self.evidence == Evidence::Silent && matches!(evidence, Evidence::Answered(_));
+        if back && self.held_back == Some("isolated") {
+            self.isolated_until = self.now + (self.config.detection() + self.rank_step());
+        }
         self.evidence = evidence;
         self.finish();
     }

@@ -149,6 +149,11 @@ impl Peer {
         self.session.as_ref().is_some_and(|s| s.id == *session)
     }
 
+    /// This session, if it is the one that I listen to.
+    pub(crate) fn session_of(&self, session: &[u8; 16]) -> Option<&Session> {
+        self.session.as_ref().filter(|s| s.id == *session)
+    }
+
     /// Asks for a message on all paths.
     pub(crate) fn queue(&mut self) {
         self.pending =

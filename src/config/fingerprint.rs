@@ -6,15 +6,25 @@ use ring::digest::{Context, SHA256};
 
 use super::{Config, Node};
 
-/// The first 16 bytes of a SHA-256 over what must agree between the nodes of a cluster: name,
-/// timing, nodes, floating IPs, sources, and `wireguard_material`, one entry for each `[[wireguard]]`
-/// that stands for identity and peers.
+/// What must agree between the nodes of a cluster, in two halves of a SHA-256 each: cluster name,
+/// timing, nodes and floating IPs; then the sources and `wireguard_material`, one entry for each
+/// `[[wireguard]]` that stands for identity and peers. A witness reads no WireGuard file: for it
+/// (`None`) the second half is zero, which agrees with all.
 ///
 /// Left out is what may differ without harm: paths, sockets, hooks, what a node binds, and the
 /// names of interfaces.
 #[must_use]
-pub fn fingerprint(config: &Config, wireguard_material: &[Vec<u8>]) -> [u8; 16] {
-    let mut hash = Hash::new();
+pub fn fingerprint(config: &Config, wireguard_material: Option<&[Vec<u8>]>) -> [u8; 16] {
+    let mut both = [0; 16];
+    both[..8].copy_from_slice(&cluster_half(config));
+    if let Some(material) = wireguard_material {
+        both[8..].copy_from_slice(&wireguard_half(config, material));
+    }
+    both
+}
+
+fn cluster_half(config: &Config) -> [u8; 8] {
+    let mut hash = Hash::new("wgha config fingerprint 1: cluster");
     let cluster = &config.cluster;
     hash.text(&cluster.name);
     hash.duration(cluster.heartbeat);
@@ -34,15 +44,19 @@ pub fn fingerprint(config: &Config, wireguard_material: &[Vec<u8>]) -> [u8; 16] 
         config.floating_ips.iter().map(|f| f.address.to_string()).collect();
     floating.sort();
     hash.texts(&floating);
+    hash.finish()
+}
 
+fn wireguard_half(config: &Config, material: &[Vec<u8>]) -> [u8; 8] {
+    let mut hash = Hash::new("wgha config fingerprint 1: wireguard");
     hash.count(config.wireguard.len());
     for wireguard in &config.wireguard {
         let sources: Vec<String> = wireguard.source.iter().map(ToString::to_string).collect();
         hash.texts(&sources);
     }
-    hash.count(wireguard_material.len());
-    for material in wireguard_material {
-        hash.bytes(material);
+    hash.count(material.len());
+    for one in material {
+        hash.bytes(one);
     }
     hash.finish()
 }
@@ -59,9 +73,9 @@ fn hash_node(hash: &mut Hash, node: &Node) {
 struct Hash(Context);
 
 impl Hash {
-    fn new() -> Hash {
+    fn new(label: &str) -> Hash {
         let mut hash = Hash(Context::new(&SHA256));
-        hash.text("wgha config fingerprint 1");
+        hash.text(label);
         hash
     }
 
@@ -93,10 +107,10 @@ impl Hash {
         self.0.update(&duration.as_nanos().to_be_bytes());
     }
 
-    fn finish(self) -> [u8; 16] {
+    fn finish(self) -> [u8; 8] {
         let digest = self.0.finish();
-        let mut first = [0; 16];
-        first.copy_from_slice(&digest.as_ref()[..16]);
+        let mut first = [0; 8];
+        first.copy_from_slice(&digest.as_ref()[..8]);
         first
     }
 }

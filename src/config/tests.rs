@@ -693,7 +693,7 @@ fn a_named_source() {
 fn the_fingerprint_covers_what_must_agree() {
     let material = [vec![1, 2, 3]];
     let print = |text: &str, node: &str| {
-        fingerprint(&parse_on(text, Some(node), &gw1()).unwrap(), &material)
+        fingerprint(&parse_on(text, Some(node), &gw1()).unwrap(), Some(&material))
     };
     let original = print(PAIR, "gw1");
     for (from, to) in [
@@ -724,8 +724,11 @@ fn the_fingerprint_covers_what_must_agree() {
         assert_ne!(print(&pair(from, to), "gw1"), original, "{from:?} -> {to:?}");
     }
     let config = parse(PAIR).unwrap();
-    assert_ne!(fingerprint(&config, &[vec![1, 2], vec![3]]), original);
-    assert_ne!(fingerprint(&config, &[]), original);
+    assert_ne!(fingerprint(&config, Some(&[vec![1, 2], vec![3]])), original);
+    assert_ne!(fingerprint(&config, Some(&[])), original);
+    // A witness cannot know: its half is zero, and the other one agrees.
+    let witness = fingerprint(&config, None);
+    assert_eq!((&witness[..8], &witness[8..]), (&original[..8], &[0; 8][..]));
 }
 
 #[test]

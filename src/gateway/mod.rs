@@ -174,7 +174,8 @@ impl<E: Effects> Gateway<E> {
                     None => return self.finish().await,
                 },
                 changed = self.level.changed() => if changed.is_err() {
-                    return self.finish().await;
+                    self.finish().await;
+                    return self.answer_last().await;
                 },
                 () = self.effects.changed() => tokio::time::sleep(SETTLE).await,
                 () = tokio::time::sleep(wait) => {}
@@ -273,6 +274,17 @@ impl<E: Effects> Gateway<E> {
             Some(term) => self.leave_at_last(term).await,
         }
         self.effects.finish(FINISH).await;
+    }
+
+    /// The protocol's thread ends a moment before the process does. Whoever ends the process still
+    /// asks, and must not take an answer that is missing for something left behind.
+    async fn answer_last(&mut self) {
+        while let Some(order) = self.orders.recv().await {
+            if let Order::Finish(done) = order {
+                let _ = done.send(());
+                return;
+            }
+        }
     }
 
     async fn leave_at_last(&mut self, term: Term) {

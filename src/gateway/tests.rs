@@ -202,3 +202,18 @@ async fn orders_reach_the_effects() {
     tokio::time::sleep(SETTLE).await;
     assert!(log.lock().unwrap().contains(&"reassert".to_owned()));
 }
+
+/// The protocol's thread ends just before the process does; the last order must still be answered.
+#[tokio::test(start_paused = true)]
+async fn finish_is_answered_after_the_protocol_ended() {
+    let (fake, log) = Fake::new();
+    let mut rig = start(fake, level(Role::Master, 1));
+    assert_eq!(rig.report().await, Report::Entered(1));
+    rig.level = watch::channel(level(Role::Master, 1)).0;
+    assert_eq!(rig.report().await, Report::Left(1));
+    tokio::time::sleep(CHECK_EVERY).await;
+    let (done, wait) = oneshot::channel();
+    rig.orders.send(Order::Finish(done)).await.unwrap();
+    wait.await.expect("Finish is answered");
+    assert_eq!(log.lock().unwrap().clone(), ["enter 1", "leave", "finish"]);
+}

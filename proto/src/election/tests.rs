@@ -66,6 +66,7 @@ fn silence() -> View {
         step: Duration::from_millis(25),
         evidence: Evidence::NoSource,
         missed_since: at(800),
+        isolated_until: at(0),
         heard_until: at(0),
         namesake_until: at(0),
     }
@@ -95,6 +96,11 @@ fn verdicts() {
         (
             "an old answer",
             View { evidence: Evidence::Answered(at(799)), ..silence() },
+            Verdict::Held("isolated"),
+        ),
+        (
+            "a moment after being cut off",
+            View { isolated_until: at(1001), ..silence() },
             Verdict::Held("isolated"),
         ),
         ("a new answer", View { evidence: Evidence::Answered(at(800)), ..silence() }, act(true)),

@@ -81,6 +81,14 @@ impl Node {
                 to => self.give_up(to, force, Cause::Maintenance),
             }
         }
+        let leaving_for_it = self.outgoing.as_mut().filter(|outgoing| {
+            !on && outgoing.cause == Cause::Maintenance && outgoing.step == Step::Asking
+        });
+        if let Some(outgoing) = leaving_for_it {
+            // Nothing was given up yet: the master stays.
+            outgoing.cause = Cause::Command;
+            self.abort("maintenance was switched off");
+        }
         self.maintenance = on;
         self.event(Event::Maintenance(on));
         self.queue_all();

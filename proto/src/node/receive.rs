@@ -25,7 +25,12 @@ impl Node {
             }
         }
         let sent = self.echo_of(index, body.echo)?;
-        if self.peers.get(index).is_some_and(|peer| peer.is_established(&header.session)) {
+        if let Some(session) = self.peers.get(index).and_then(|peer| peer.session_of(&header.session)) {
+            // Neither of now nor newer than what I have: it can say nothing, and where the window was
+            // forgotten (another session was established in between) it may be a replay.
+            if sent.is_none() && body.number <= session.newest {
+                return Err(Refusal::Replayed);
+            }
             self.hear_known(index, &header, body, sent);
             return Ok(());
         }
@@ -123,6 +128,9 @@ impl Node {
             && peer
                 .last_timely
                 .is_some_and(|last| now.since(last.max(self.awake_since)) < patience);
+        // After a sleep of mine the old session may be long over: no duplicate, only not replaced yet.
+        let heard = peer.last_timely.is_some_and(|last| now.since(last) < patience);
+        let duplicate = peer.session.is_some() && heard;
         if sent.is_some() && !occupied {
             let was_master = peer.claim.is_some();
             peer.establish(header.session);
@@ -139,7 +147,7 @@ impl Node {
             peer.answered_at = Some(now);
             let echo = Echo { session: header.session, number: body.number, age_us: 0 };
             self.answer =
-                Some(Answer { peer: index, path: header.path, echo, duplicate: occupied });
+                Some(Answer { peer: index, path: header.path, echo, duplicate });
         }
         Err(Refusal::UnknownSession)
     }

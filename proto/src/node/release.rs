@@ -19,9 +19,11 @@ const NOBODY: Tag = [0; 8];
 impl Node {
     /// All effects of a term are off: now, and only now, it is said.
     pub(super) fn left(&mut self, term: u64) {
-        if !self.state.is_leaving() || term != self.term {
+        // Of a term that the reconciler never saw it says so under a later one.
+        if !self.state.is_leaving() || term < self.term {
             return;
         }
+        let term = self.term;
         let successor = match self.outgoing.as_mut().filter(|o| o.step == Step::Leaving) {
             Some(outgoing) => {
                 outgoing.step = Step::Released;

@@ -4,6 +4,7 @@ use super::Node;
 use crate::api::{PeerSnapshot, Snapshot, WireguardKind};
 use crate::peer::Peer;
 use crate::time::Time;
+use crate::wire::body::same_config;
 
 impl Node {
     pub(super) fn picture(&self, now: Time) -> Snapshot {
@@ -40,7 +41,7 @@ impl Node {
             healthy: said.is_some_and(|said| said.flags.healthy),
             maintenance: said.is_some_and(|said| said.flags.maintenance),
             ready: said.is_some_and(|said| said.flags.ready),
-            config_match: said.map(|said| said.fingerprint == self.config.fingerprint),
+            config_match: said.map(|said| same_config(&said.fingerprint, &self.config.fingerprint)),
             wireguard: said.map_or(WireguardKind::None, |said| said.wireguard),
             paths_alive: (0..peer.config.paths.min(crate::wire::MAX_PATHS))
                 .map(|path| {

@@ -7,7 +7,7 @@ use crate::api::{Ability, Event, Reason, Role};
 use crate::election::{Input, State};
 use crate::handover::{Cause, Fitness, Objection, Outgoing, Step};
 use crate::peer::Peer;
-use crate::wire::body::{Body, Handover};
+use crate::wire::body::{Body, Handover, same_config};
 
 /// What must arrive soon is said again after this.
 pub(super) const REPEAT: Duration = Duration::from_millis(5);
@@ -139,7 +139,7 @@ impl Node {
             healthy: self.health.ok,
             ready: self.is_ready(),
             same_wireguard: body.wireguard == self.config.wireguard,
-            same_config: body.fingerprint == self.config.fingerprint,
+            same_config: same_config(&body.fingerprint, &self.config.fingerprint),
         };
         let reply = match fitness.objection(force) {
             None => Handover::Ready { id },
@@ -171,7 +171,7 @@ impl Node {
             healthy: said.flags.healthy,
             ready: said.flags.ready,
             same_wireguard: said.wireguard == self.config.wireguard,
-            same_config: said.fingerprint == self.config.fingerprint,
+            same_config: same_config(&said.fingerprint, &self.config.fingerprint),
         };
         fitness.objection(force).map(Objection::text)
     }

@@ -28,6 +28,7 @@ impl Node {
             step: self.rank_step(),
             evidence: self.evidence,
             missed_since: incumbent.map_or(last, |master| master.last + master.interval),
+            isolated_until: self.isolated_until,
             heard_until: self.heard_until(|_| true),
             namesake_until: self.heard_until(|node| *node == self.tag),
         }
@@ -59,7 +60,7 @@ impl Node {
         u32::try_from(better.count()).unwrap_or(u32::MAX)
     }
 
-    fn rank_step(&self) -> Duration {
+    pub(super) fn rank_step(&self) -> Duration {
         let rtt = self.peers.iter().filter_map(|peer| peer.rtt).max().unwrap_or_default();
         (self.config.interval / 4).max(rtt * 3 / 2)
     }
@@ -119,6 +120,7 @@ impl Node {
             match view.verdict() {
                 Verdict::Wait(due) => at(Some(due)),
                 Verdict::Held(_) => {
+                    at(Some(view.isolated_until));
                     at(Some(view.heard_until));
                     at(Some(view.namesake_until));
                 }

@@ -168,6 +168,15 @@ pub(crate) struct Body {
     pub(crate) paths_heard: u8,
 }
 
+/// Whether two config fingerprints agree: a witness knows nothing of WireGuard, so its second half
+/// is zero and agrees with all.
+pub(crate) fn same_config(a: &[u8; 16], b: &[u8; 16]) -> bool {
+    let ((a_cluster, a_gateway), (b_cluster, b_gateway)) = (a.split_at(8), b.split_at(8));
+    let unknown = [0; 8];
+    a_cluster == b_cluster
+        && (a_gateway == b_gateway || a_gateway == unknown || b_gateway == unknown)
+}
+
 impl Body {
     /// Whether something outside answered its sender since it last lost me.
     pub(crate) fn has_evidence(&self) -> bool {

@@ -193,3 +193,18 @@ proptest! {
         prop_assert_eq!(Body::decode(&encoded(&body)), Some(body));
     }
 }
+
+#[test]
+fn a_witness_agrees_with_gateways_of_its_cluster() {
+    let gateway = [1; 16];
+    let mut witness = [1; 16];
+    witness[8..].fill(0);
+    let mut other = [1; 16];
+    other[15] = 2;
+    let mut elsewhere = witness;
+    elsewhere[0] = 2;
+    assert!(same_config(&gateway, &gateway));
+    assert!(same_config(&gateway, &witness) && same_config(&witness, &gateway));
+    assert!(!same_config(&gateway, &other));
+    assert!(!same_config(&gateway, &elsewhere) && !same_config(&witness, &elsewhere));
+}

@@ -1,0 +1,110 @@
+//! The seeded simulation: real `Node`s on virtual time, everything around them by chance.
+//!
+//! One number, the seed, decides a whole schedule: the cluster, its clocks and network, at least five faults over at
+//! least thirty detection times (the *safety phase*), and what heals at the end (the *liveness phase*).
+//! What must hold, and under which condition, stands in [`audit`]. What a run must have met stands in [`stats`].
+//!
+//! ```text
+//! cargo test -p wgha-proto --test sim                                 2,000 schedules
+//! WGHA_SIM_SCHEDULES=50000 cargo test -p wgha-proto --test sim -- --nocapture schedules
+//! WGHA_SIM_SEED=4711 cargo test -p wgha-proto --test sim -- --nocapture schedules     one, with its trace
+//! ```
+//!
+//! # Liveness
+//!
+//! Two detection times, and the slack of `Audit::wait` (rank wait, an interval, round trip) with the times of
+//! entering and leaving, after everything healed, exactly one gateway serves. With one deaf node: exactly one of the
+//! others serves (a master that turns deaf keeps its effects: with two voters nothing can tell it). With a broken
+//! link or direction between two gateways of a pair both may act, as design §5.9 says: at least one serves. If a
+//! third node hears both, a link that breaks in quiet changes nothing: exactly one serves.
+
+mod attacker;
+mod audit;
+mod caught;
+mod clock;
+mod faults;
+mod gateway;
+mod host;
+mod network;
+mod options;
+mod reasons;
+mod rng;
+mod schedule;
+mod stats;
+mod world;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::schedule::{Failure, run};
+use crate::stats::Stats;
+use crate::world::Mutation;
+
+/// Without a wish from outside.
+const SCHEDULES: u64 = 2_000;
+/// From this many schedules on, each required situation must have occurred.
+const ENOUGH: u64 = 1_000;
+
+fn from_env(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} must be a number, is {text:?}")))
+}
+
+#[test]
+fn schedules() {
+    if let Some(seed) = from_env("WGHA_SIM_SEED") {
+        let result = run(seed, Mutation::None, true);
+        match result {
+            Ok(stats) => stats.print(),
+            Err(failure) => panic!("{failure}"),
+        }
+        return;
+    }
+    let count = from_env("WGHA_SIM_SCHEDULES").unwrap_or(SCHEDULES);
+    let first = from_env("WGHA_SIM_FIRST").unwrap_or(1);
+    let (stats, failures) = run_many(first, count);
+    stats.print();
+    for failure in failures.iter().take(40) {
+        println!("{failure}");
+    }
+    assert!(failures.is_empty(), "{} of {count} schedules failed", failures.len());
+    let missing = stats.missing();
+    assert!(count < ENOUGH || missing.is_empty(), "never happened: {missing:?}");
+}
+
+#[test]
+fn one_seed_is_one_schedule() {
+    for seed in [3, 17, 123] {
+        let one = run(seed, Mutation::None, false).map(|stats| stats.digest());
+        let other = run(seed, Mutation::None, false).map(|stats| stats.digest());
+        assert_eq!(one.map_err(|f| f.to_string()), other.map_err(|f| f.to_string()), "seed {seed}");
+    }
+}
+
+/// Runs the seeds from `first` on, on all processors.
+fn run_many(first: u64, count: u64) -> (Stats, Vec<Failure>) {
+    let next = AtomicU64::new(first);
+    let total = Mutex::new((Stats::new(), Vec::new()));
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + count {
+                        return;
+                    }
+                    let result = run(seed, Mutation::None, false);
+                    let mut total = total.lock().expect("no worker panics");
+                    match result {
+                        Ok(stats) => total.0.merge(&stats),
+                        Err(failure) => total.1.push(failure),
+                    }
+                }
+            });
+        }
+    });
+    let (stats, mut failures) = total.into_inner().expect("no worker panics");
+    failures.sort_by_key(|failure| failure.seed);
+    (stats, failures)
+}
