@@ -7,21 +7,20 @@
 #
 # Expects $binary, $archive (tests/systemd-root) and $work, a directory of its own.
 
-GW1_NS=un-gw1-$$ GW2_NS=un-gw2-$$ NET_NS=un-net-$$
+GW1_NS=un-gw1 GW2_NS=un-gw2 NET_NS=un-net
 FLOATING=203.0.113.10
-SECOND=203.0.113.20
 # X25519 pairs that exist for this test alone.
 GATEWAY_KEY=d2doYSBzeXN0ZW1kIHRlc3Qga2V5IG9mIGcuLi4uLi4=
 GATEWAY_PUBLIC=vjP6CaGJKLIMLi9AuPiFY9HsgEIYHSM8eOXlGmhdR0M=
 CLIENT_KEY=d2doYSBzeXN0ZW1kIHRlc3Qga2V5IG9mIGMuLi4uLi4=
 CLIENT_PUBLIC=XnYYdr4P/GCcHpkSryCj+NnegOP7mHPtUwam4V1psmo=
 root=$work/root
-cgroup=/sys/fs/cgroup/un-$$
+cgroup=/sys/fs/cgroup/wgha-test-$$
 
 fail() {
     echo "FAILED: $*" >&2
     if [ -n "${init:-}" ] && [ -d "/proc/$init" ]; then
-        gw1 journalctl --no-pager --no-hostname -n 60 -u 'wgha*' >&2 || true
+        gw1 journalctl --no-pager --no-hostname -n 40 -u 'wgha*' >&2 || true
     fi
     echo "--- gw2" >&2
     tail -n 20 "$work/gw2.log" >&2 || true
@@ -45,6 +44,9 @@ until_ok() {
 }
 
 make_networks() {
+    # Names that only this script sees, and that go with it.
+    mkdir -p /run/netns
+    mount -t tmpfs none /run/netns
     ip netns add "$GW1_NS"
     ip netns add "$GW2_NS"
     ip netns add "$NET_NS"
@@ -66,7 +68,6 @@ make_networks() {
 
 # Boots the container and waits until its systemd takes orders.
 boot_gw1() {
-    mount --make-rprivate /
     # A hierarchy of our own kind, whatever the machine has; seen by this script alone.
     umount -R /sys/fs/cgroup 2>/dev/null || true
     mount -t cgroup2 none /sys/fs/cgroup
@@ -172,9 +173,6 @@ clean_up() {
         until_ok 10 sh -c "! kill -0 $nspawn" || kill -KILL "$nspawn" || true
     fi
     wait 2>/dev/null || true
-    for ns in "$GW1_NS" "$GW2_NS" "$NET_NS"; do
-        ip netns del "$ns" 2>/dev/null || true
-    done
     if [ -d "$cgroup" ]; then
         find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null || true
     fi
