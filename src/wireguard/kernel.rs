@@ -109,7 +109,7 @@ impl Backend for KernelBackend {
     }
 
     async fn down(&mut self) -> Result<(), WgError> {
-        let Some(found) = self.find().await? else { return Ok(()) };
+        let Some(found) = self.netdev.find_own(&Kind::Wireguard).await? else { return Ok(()) };
         self.netdev.bring_down(&found).await?;
         match self.conf.clone() {
             Some(conf) => self.configure(&conf, Keepalives::Off).await,
@@ -118,7 +118,7 @@ impl Backend for KernelBackend {
     }
 
     async fn state(&mut self) -> Result<DeviceState, WgError> {
-        let Some(found) = self.find().await? else {
+        let Some(found) = self.netdev.find_own(&Kind::Wireguard).await? else {
             return Ok(DeviceState { exists: false, up: false, staged: false });
         };
         let keepalives = if found.up { Keepalives::AsConfigured } else { Keepalives::Off };
