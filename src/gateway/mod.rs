@@ -60,8 +60,8 @@ pub trait Effects: Send {
     async fn leave(&mut self) -> Result<(), String>;
 
     /// As anything but master: verifies that nothing acts, stages, and says whether this gateway
-    /// could serve.
-    async fn rest(&mut self) -> Ability;
+    /// could serve. An error: something stands that could not be taken off.
+    async fn rest(&mut self) -> Result<Ability, String>;
 
     /// Announces the floating IPs again.
     async fn reassert(&mut self);
@@ -124,8 +124,8 @@ pub struct Gateway<E> {
     ability: Ability,
     /// The term whose failure has been reported.
     failed: Option<Term>,
-    /// The latest term of which nothing is left, verified and reported.
-    left: Term,
+    /// The term of the level when nothing was last known to be left.
+    clear: Term,
     /// What kept it from leaving when it last tried.
     stuck: Option<String>,
 }
@@ -145,18 +145,17 @@ impl<E: Effects> Gateway<E> {
         orders: mpsc::Receiver<Order>,
         notices: mpsc::Sender<Notice>,
     ) -> Gateway<E> {
-        // The node is not master before it has heard from here, so nothing of that term stands.
-        let left = level.borrow().term;
+        let clear = level.borrow().term;
         Gateway {
             effects,
             level,
-            left,
             orders,
             notices,
             acting: None,
             failures: 0,
             ability: Ability::Unknown,
             failed: None,
+            clear,
             stuck: None,
         }
     }
@@ -248,12 +247,18 @@ impl<E: Effects> Gateway<E> {
         match self.effects.leave().await {
             Ok(()) => {
                 self.acting = None;
+                self.stuck = None;
                 self.ability = Ability::Unknown;
-                self.has_left(term).await;
+                self.clear = term;
+                self.report(Report::Left(term)).await;
                 Next::Now
             }
             Err(why) => {
-                self.cannot_leave(term, &why);
+                // Until this succeeds no other gateway serves: the log must say what stands in the way.
+                if self.stuck.as_ref() != Some(&why) {
+                    error!("term {term}: cannot leave: {why}");
+                    self.stuck = Some(why.clone());
+                }
                 self.fail(term, why).await;
                 Next::Soon
             }
@@ -262,39 +267,19 @@ impl<E: Effects> Gateway<E> {
 
     async fn rest(&mut self, term: Term) -> Next {
         self.failed = None;
-        let ability = self.effects.rest().await;
+        let rested = self.effects.rest().await;
+        // The level may have been master and not master again since it was last read. The node waits for
+        // `Left` then, of a term that was never seen here.
+        if term != self.clear && rested.is_ok() {
+            self.clear = term;
+            self.report(Report::Left(term)).await;
+        }
+        let ability = rested.unwrap_or_else(Ability::Unable);
         if ability != self.ability {
             self.ability = ability.clone();
             self.report(Report::Ability(ability)).await;
         }
-        if term <= self.left {
-            return Next::Later;
-        }
-        // Being master may have begun and ended between two looks, and the node waits for this word.
-        match self.effects.leave().await {
-            Ok(()) => {
-                self.has_left(term).await;
-                Next::Later
-            }
-            Err(why) => {
-                self.cannot_leave(term, &why);
-                Next::Soon
-            }
-        }
-    }
-
-    async fn has_left(&mut self, term: Term) {
-        self.left = self.left.max(term);
-        self.stuck = None;
-        self.report(Report::Left(term)).await;
-    }
-
-    /// Until leaving succeeds no other gateway serves: the log must say what stands in the way.
-    fn cannot_leave(&mut self, term: Term, why: &str) {
-        if self.stuck.as_deref() != Some(why) {
-            error!("term {term}: cannot leave: {why}");
-            self.stuck = Some(why.to_owned());
-        }
+        Next::Later
     }
 
     /// Reports a failure once for each term; the node answers by leaving master.
@@ -307,7 +292,8 @@ impl<E: Effects> Gateway<E> {
 
     async fn finish(&mut self) {
         match self.acting {
-            None => _ = self.effects.rest().await,
+            // Whatever it could not do, it has said before.
+            None => drop(self.effects.rest().await),
             Some(term) => self.leave_at_last(term).await,
         }
         self.effects.finish(FINISH).await;

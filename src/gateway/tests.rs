@@ -13,6 +13,7 @@ struct Fake {
     enter: Vec<Result<Phases, String>>,
     keep: Vec<Result<(), String>>,
     leave: Vec<Result<(), String>>,
+    rest: Vec<Result<Ability, String>>,
     slow: Duration,
 }
 
@@ -24,6 +25,7 @@ impl Fake {
             enter: vec![],
             keep: vec![],
             leave: vec![],
+            rest: vec![],
             slow: Duration::ZERO,
         };
         (fake, log)
@@ -52,9 +54,9 @@ impl Effects for Fake {
         if self.leave.is_empty() { Ok(()) } else { self.leave.remove(0) }
     }
 
-    async fn rest(&mut self) -> Ability {
+    async fn rest(&mut self) -> Result<Ability, String> {
         self.note("rest");
-        Ability::Ready
+        if self.rest.is_empty() { Ok(Ability::Ready) } else { self.rest.remove(0) }
     }
 
     async fn reassert(&mut self) {
@@ -129,22 +131,6 @@ async fn another_term_is_never_collapsed_into_the_last() {
     assert_eq!(rig.report().await, Report::Left(5));
     assert_eq!(rig.report().await, Report::Entered(7));
     assert_eq!(log.lock().unwrap().clone(), ["enter 5", "leave", "enter 7"]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_term_that_came_and_went_unseen_is_left_too() {
-    let (fake, log) = Fake::new();
-    let mut rig = start(fake, level(Role::Backup, 4));
-    assert_eq!(rig.report().await, Report::Ability(Ability::Ready));
-    rig.level.send(level(Role::Master, 5)).unwrap();
-    rig.level.send(level(Role::Backup, 5)).unwrap();
-    assert_eq!(rig.report().await, Report::Left(5));
-    tokio::time::sleep(CHECK_EVERY * 3).await;
-    let left = log.lock().unwrap().iter().filter(|l| *l == "leave").count();
-    assert_eq!(left, 1, "said once");
-    // The node hears of later terms of others the same way.
-    rig.level.send(level(Role::Backup, 8)).unwrap();
-    assert_eq!(rig.report().await, Report::Left(8));
 }
 
 #[tokio::test(start_paused = true)]
@@ -232,4 +218,38 @@ async fn finish_is_answered_after_the_protocol_ended() {
     rig.orders.send(Order::Finish(done)).await.unwrap();
     wait.await.expect("Finish is answered");
     assert_eq!(log.lock().unwrap().clone(), ["enter 1", "leave", "finish"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn master_for_a_moment_that_nobody_saw() {
+    let (fake, log) = Fake::new();
+    let mut rig = start(fake, level(Role::Init, 0));
+    assert_eq!(rig.report().await, Report::Ability(Ability::Ready));
+    // A watch keeps the last level only.
+    rig.level.send(level(Role::Master, 3)).unwrap();
+    rig.level.send(level(Role::Backup, 4)).unwrap();
+    assert_eq!(rig.report().await, Report::Left(4), "or the node would wait for it for ever");
+    assert!(!log.lock().unwrap().iter().any(|what| what.starts_with("enter")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn left_is_not_said_while_something_stands() {
+    let (mut fake, _) = Fake::new();
+    fake.rest = vec![Ok(Ability::Unable("staging failed".into())), Err("wg0 is up".into())];
+    let mut rig = start(fake, level(Role::Init, 0));
+    assert_eq!(rig.report().await, Report::Ability(Ability::Unable("staging failed".into())));
+    rig.level.send(level(Role::Backup, 4)).unwrap();
+    assert_eq!(rig.report().await, Report::Ability(Ability::Unable("wg0 is up".into())));
+    assert_eq!(rig.report().await, Report::Left(4), "it could be taken off at the next look");
+}
+
+#[tokio::test(start_paused = true)]
+async fn left_is_said_by_a_gateway_that_cannot_stage() {
+    let (mut fake, _) = Fake::new();
+    let unable = || Ability::Unable("eth0 is gone".into());
+    fake.rest = vec![Ok(unable()), Ok(unable())];
+    let mut rig = start(fake, level(Role::Init, 0));
+    assert_eq!(rig.report().await, Report::Ability(unable()));
+    rig.level.send(level(Role::Backup, 4)).unwrap();
+    assert_eq!(rig.report().await, Report::Left(4), "nothing stands: others must not wait for it");
 }

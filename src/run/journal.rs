@@ -105,7 +105,7 @@ impl Journal {
 
     /// The effects of a term are gone.
     pub(super) fn left(&mut self, term: Term) {
-        // Also said of terms that never stood here, and of others'.
+        // The reconciler says so at every new term of others, too.
         if self.acting.take().is_some() {
             info!("term {term}: nothing is left of it");
         }
