@@ -192,9 +192,18 @@ fn start_protocol(
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let link = Link::open(&config);
+            if let Some(address) = link.taken() {
+                // Deaf to the others it would soon be master beside whoever has the address.
+                let taken = anyhow!("{address} is in use by another process");
+                let _ = handle_tx.send(Err(taken));
+                return;
+            }
+            for (address, why) in link.unbound() {
+                warn!("{address} cannot be bound, which is tried again each second: {why}");
+            }
             let node = Node::new(node_config, keys, boot, clock::now());
             let (daemon, handle) = Daemon::new(node, link);
-            if handle_tx.send(handle).is_ok() {
+            if handle_tx.send(Ok(handle)).is_ok() {
                 daemon.run().await;
             }
         });
@@ -208,7 +217,7 @@ fn start_protocol(
             }
         })
         .context("cannot start the protocol's thread")?;
-    handle.recv_timeout(START).context("the protocol's thread did not start")
+    handle.recv_timeout(START).context("the protocol's thread did not start")?
 }
 
 /// The reconciler's ends: orders to it, notices from it, and its thread.
