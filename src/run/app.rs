@@ -293,9 +293,8 @@ impl App {
                     }
                 },
                 Some(notice) = self.gateway.notices.recv() => {
-                    if self.notice(notice).await.is_err() {
-                        return;
-                    }
+                    // Nobody takes it if the protocol has just ended; its last events say so.
+                    let _ = self.notice(notice).await;
                 }
             }
         }
