@@ -477,17 +477,30 @@ fn many_peers() {
         });
     }
     in_gateway(&net, async |mut wg| {
+        let mut took = Vec::new();
+        let mut start = std::time::Instant::now();
+        let mut lap = |what| {
+            took.push(format!("{what} {} ms", start.elapsed().as_millis()));
+            start = std::time::Instant::now();
+        };
         wg.stage(&conf).await.unwrap();
+        lap("stage");
         assert_eq!(wg.state().await.unwrap(), STAGED);
         assert_eq!(wg.peers().await.unwrap().len(), usize::try_from(count).unwrap());
-        let start = std::time::Instant::now();
+        lap("read");
         wg.up().await.unwrap();
-        println!("{count} peers up in {:?}", start.elapsed());
+        lap("up");
+        wg.up().await.unwrap();
+        lap("up again");
         assert_eq!(wg.state().await.unwrap(), UP);
         conf.peers.truncate(10);
+        lap("read");
         wg.stage(&conf).await.unwrap();
+        lap("stage 10 of them");
         assert_eq!(wg.state().await.unwrap(), UP);
         wg.down().await.unwrap();
         assert_eq!(wg.state().await.unwrap(), STAGED);
+        lap("down");
+        println!("{count} peers: {}", took.join(", "));
     });
 }
