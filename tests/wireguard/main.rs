@@ -464,7 +464,8 @@ fn many_peers() {
     let net = Net::new();
     net.add_floating();
     let keys = Keys::new();
-    let count: u32 = if kernel() { 3_000 } else { 1_000 };
+    // The kernel's has no limit; the lab's emulated machine does.
+    let count: u32 = if kernel() { 1_500 } else { 1_000 };
     let mut conf = conf(&net, &keys, &[]);
     for n in 0..count {
         let mut public_key = [9; 32];
@@ -477,14 +478,14 @@ fn many_peers() {
             preshared_key: None,
             allowed_ips: std::iter::once(first).chain(more).map(prefix).collect(),
             endpoint: None,
-            keepalive: 25,
+            // Each starts a handshake, whose arithmetic an emulated machine feels.
+            keepalive: if n % 50 == 0 { 25 } else { 0 },
         });
     }
     in_gateway(&net, async |mut wg| {
-        let mut took = Vec::new();
         let mut start = std::time::Instant::now();
-        let mut lap = |what| {
-            took.push(format!("{what} {} ms", start.elapsed().as_millis()));
+        let mut lap = |what: &str| {
+            println!("{count} peers: {what} took {} ms", start.elapsed().as_millis());
             start = std::time::Instant::now();
         };
         wg.stage(&conf).await.unwrap();
@@ -505,6 +506,5 @@ fn many_peers() {
         wg.down().await.unwrap();
         assert_eq!(wg.state().await.unwrap(), STAGED);
         lap("down");
-        println!("{count} peers: {}", took.join(", "));
     });
 }
