@@ -26,7 +26,7 @@ struct Port {
     bind: SocketAddr,
     socket: Option<UdpSocket>,
     /// Why there is no socket.
-    error: Option<String>,
+    error: Option<io::Error>,
 }
 
 /// Where a path leads: from one of my sockets to one of the peer's addresses.
@@ -107,7 +107,7 @@ impl Link {
         for port in self.ports.iter_mut().filter(|p| p.socket.is_none()) {
             match bind(port.bind) {
                 Ok(socket) => (port.socket, port.error) = (Some(socket), None),
-                Err(error) => port.error = Some(error.to_string()),
+                Err(error) => port.error = Some(error),
             }
         }
         self.ports.iter().all(|p| p.socket.is_some())
@@ -116,7 +116,14 @@ impl Link {
     /// The addresses that could not be bound, and why.
     #[must_use]
     pub fn unbound(&self) -> Vec<(SocketAddr, String)> {
-        self.ports.iter().filter_map(|p| Some((p.bind, p.error.clone()?))).collect()
+        self.ports.iter().filter_map(|p| Some((p.bind, p.error.as_ref()?.to_string()))).collect()
+    }
+
+    /// An address that could not be bound because another socket has it.
+    #[must_use]
+    pub fn taken(&self) -> Option<SocketAddr> {
+        let in_use = |e: &io::Error| e.kind() == io::ErrorKind::AddrInUse;
+        self.ports.iter().find(|p| p.error.as_ref().is_some_and(in_use)).map(|p| p.bind)
     }
 
     /// What was sent, received and lost.

@@ -26,6 +26,7 @@ use crate::gateway::machine::Machine;
 use crate::gateway::view::SharedView;
 use crate::gateway::{Gateway, Notice, Order};
 use crate::link::Link;
+use crate::log;
 use crate::net::Netlink;
 use crate::setup::Setup;
 use crate::state::StateDir;
@@ -53,7 +54,7 @@ const START: Duration = Duration::from_secs(5);
 ///
 /// Whatever keeps it from starting: config, keys, state directory, sockets.
 pub fn run(path: &Path, node: Option<&str>, take_over: bool) -> anyhow::Result<ExitCode> {
-    log_to_stderr();
+    log::start();
     let setup = match Setup::load(path, node) {
         Ok(setup) => setup,
         Err(errors) => {
@@ -65,6 +66,18 @@ pub fn run(path: &Path, node: Option<&str>, take_over: bool) -> anyhow::Result<E
     for warning in &setup.warnings {
         warn!("{warning}");
     }
+    serve(path, node, setup, take_over).or_else(|why| {
+        error!("{why:#}");
+        Ok(ExitCode::from(cli::exit::FAILED))
+    })
+}
+
+fn serve(
+    path: &Path,
+    node: Option<&str>,
+    setup: Setup,
+    take_over: bool,
+) -> anyhow::Result<ExitCode> {
     let state = Arc::new(StateDir::open(&setup.config.cluster.state_dir)?);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -117,20 +130,6 @@ async fn start(
         calls,
     });
     app.context("cannot start the thread that keeps the state")
-}
-
-/// To standard error, which systemd keeps with its own time stamps. `WGHA_LOG` sets the level.
-fn log_to_stderr() {
-    use std::io::IsTerminal;
-    let filter = tracing_subscriber::EnvFilter::try_from_env("WGHA_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    // Fails only if a test has set one before.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .try_init();
 }
 
 fn boot(state: &StateDir) -> anyhow::Result<Boot> {
@@ -193,9 +192,18 @@ fn start_protocol(
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let link = Link::open(&config);
+            if let Some(address) = link.taken() {
+                // Deaf to the others it would soon be master beside whoever has the address.
+                let taken = anyhow!("{address} is in use by another process");
+                let _ = handle_tx.send(Err(taken));
+                return;
+            }
+            for (address, why) in link.unbound() {
+                warn!("{address} cannot be bound, which is tried again each second: {why}");
+            }
             let node = Node::new(node_config, keys, boot, clock::now());
             let (daemon, handle) = Daemon::new(node, link);
-            if handle_tx.send(handle).is_ok() {
+            if handle_tx.send(Ok(handle)).is_ok() {
                 daemon.run().await;
             }
         });
@@ -209,7 +217,7 @@ fn start_protocol(
             }
         })
         .context("cannot start the protocol's thread")?;
-    handle.recv_timeout(START).context("the protocol's thread did not start")
+    handle.recv_timeout(START).context("the protocol's thread did not start")?
 }
 
 /// The reconciler's ends: orders to it, notices from it, and its thread.

@@ -98,7 +98,7 @@ fn run_many(first: u64, count: u64) -> (Stats, Vec<Failure>) {
                     let mut total = total.lock().expect("no worker panics");
                     match result {
                         Ok(stats) => total.0.merge(&stats),
-                        Err(failure) => total.1.push(failure),
+                        Err(failure) => total.1.push(*failure),
                     }
                 }
             });

@@ -37,7 +37,7 @@ const SECOND: Nanos = 1_000_000_000;
 /// The longest hold-off after failures is a minute.
 const HOLDS: u32 = 62;
 
-pub(crate) fn run(seed: u64, mutation: Mutation, trace: bool) -> Result<Stats, Failure> {
+pub(crate) fn run(seed: u64, mutation: Mutation, trace: bool) -> Result<Stats, Box<Failure>> {
     let mut rng = Rng::new(seed.wrapping_mul(0xd134_2543_de82_ef95));
     let options = Options::draw(&mut rng);
     if trace {
@@ -52,7 +52,7 @@ pub(crate) fn run(seed: u64, mutation: Mutation, trace: bool) -> Result<Stats, F
         live(&mut w);
     }
     match w.audit.violation {
-        Some(violation) => Err(Failure { seed, violation, options }),
+        Some(violation) => Err(Box::new(Failure { seed, violation, options })),
         None => {
             w.stats.ended(w.now);
             Ok(w.stats)

@@ -89,7 +89,9 @@ impl Node {
             Some(self.config.name.clone())
         } else {
             let best = self.best_claim().and_then(|(index, _)| self.peers.get(index));
-            best.map(|peer| peer.config.name.clone())
+            // Who takes nothing over (a witness, a node in maintenance) keeps the claim of a dead
+            // master, but must not go on naming it.
+            best.filter(|peer| peer.alive).map(|peer| peer.config.name.clone())
         };
     }
 

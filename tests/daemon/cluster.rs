@@ -1,0 +1,325 @@
+//! Clusters of daemons, each in a directory of its own, with addresses that no other test has.
+
+use std::fs::{self, File};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+/// No test waits longer for one thing; all of them normally take well below a second.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Heartbeats of 100 ms and a detection time of 300 ms: failovers are short, and a busy machine may
+/// bring one that nobody asked for.
+pub(crate) const QUICK: (&str, u8) = ("100ms", 3);
+
+/// A detection time of 1.6 s, for tests in which nothing may be missed.
+pub(crate) const CALM: (&str, u8) = ("200ms", 8);
+
+/// Waits until `condition` has something, and returns it.
+#[track_caller]
+pub(crate) fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < end, "still not so after {PATIENCE:?}: {what}");
+        sleep(Duration::from_millis(10));
+    }
+}
+
+/// Waits until `condition` is true.
+#[track_caller]
+pub(crate) fn until_true(what: &str, mut condition: impl FnMut() -> bool) {
+    until(what, || condition().then_some(()));
+}
+
+/// One `[[node]]`.
+#[derive(Clone, Debug)]
+pub(crate) struct Spec {
+    pub(crate) name: &'static str,
+    pub(crate) priority: u8,
+    pub(crate) witness: bool,
+    /// What it binds.
+    pub(crate) bind: SocketAddr,
+    /// What others send to.
+    pub(crate) send: SocketAddr,
+}
+
+/// A cluster: its files and its nodes.
+pub(crate) struct Cluster {
+    dir: tempfile::TempDir,
+    pub(crate) name: &'static str,
+    timing: (&'static str, u8),
+    pub(crate) nodes: Vec<Spec>,
+    /// More lines for every config.
+    pub(crate) more: String,
+    /// The part of the loopback that is ours.
+    net: u8,
+}
+
+impl Cluster {
+    /// Gateways with these priorities.
+    pub(crate) fn new(timing: (&'static str, u8), gateways: &[(&'static str, u8)]) -> Cluster {
+        static NEXT: AtomicU8 = AtomicU8::new(1);
+        let dir = tempfile::Builder::new().prefix("wgha-daemon-").tempdir().unwrap();
+        let net = NEXT.fetch_add(1, Ordering::Relaxed);
+        let mut cluster =
+            Cluster { dir, name: "edge", timing, nodes: vec![], more: String::new(), net };
+        for (name, priority) in gateways {
+            cluster.add(name, *priority, false);
+        }
+        let made = run(["keygen", "--out", cluster.path("cluster.key").to_str().unwrap()]);
+        assert!(made.status.success(), "{made:?}");
+        cluster
+    }
+
+    /// One more node.
+    pub(crate) fn add(&mut self, name: &'static str, priority: u8, witness: bool) {
+        let host = u8::try_from(self.nodes.len() + 1).unwrap();
+        let bind = self.address(host);
+        self.nodes.push(Spec { name, priority, witness, bind, send: bind });
+    }
+
+    /// An address on the loopback. The port is below the ephemeral ones, and together with the
+    /// second byte stands for this process.
+    pub(crate) fn address(&self, host: u8) -> SocketAddr {
+        let pid = std::process::id();
+        let second = u8::try_from(64 + pid / 20_000 % 64).unwrap();
+        let port = u16::try_from(10_000 + pid % 20_000).unwrap();
+        SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, second, self.net, host)), port)
+    }
+
+    /// A file of this cluster.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The node's line of the config.
+    pub(crate) fn spec(&self, name: &str) -> &Spec {
+        self.nodes.iter().find(|node| node.name == name).unwrap()
+    }
+
+    /// The key file of a node: the cluster's, unless a test made one for it.
+    fn key_file(&self, name: &str) -> PathBuf {
+        let own = self.path(&format!("{name}.key"));
+        if own.exists() { own } else { self.path("cluster.key") }
+    }
+
+    /// The config of a node, as text.
+    pub(crate) fn config(&self, name: &str) -> String {
+        let (heartbeat, misses) = self.timing;
+        let state = self.path(&format!("{name}.state"));
+        let socket = self.path(&format!("{name}.sock"));
+        let mut text = format!(
+            "[cluster]\nname = \"{}\"\nkey_file = {:?}\nheartbeat = \"{heartbeat}\"\n\
+             misses = {misses}\nstate_dir = {state:?}\n[control]\nsocket = {socket:?}\n",
+            self.name,
+            self.key_file(name)
+        );
+        for node in &self.nodes {
+            text += &format!(
+                "[[node]]\nname = \"{}\"\naddresses = [{{ send = \"{}\", bind = \"{}\" }}]\n\
+                 priority = {}\nwitness = {}\n",
+                node.name, node.send, node.bind, node.priority, node.witness
+            );
+        }
+        text + &self.more
+    }
+
+    /// Starts a node with the cluster's config.
+    pub(crate) fn start(&self, name: &'static str) -> Daemon {
+        self.start_with(name, &self.config(name))
+    }
+
+    /// Starts a node with a config of its own.
+    pub(crate) fn start_with(&self, name: &'static str, config: &str) -> Daemon {
+        let path = self.path(&format!("{name}.toml"));
+        fs::write(&path, config).unwrap();
+        Daemon::start(name, path, self.path(&format!("{name}.log")))
+    }
+
+    /// Starts a node and waits until it has a role.
+    pub(crate) fn settle(&self, name: &'static str, role: &str) -> Daemon {
+        let daemon = self.start(name);
+        daemon.becomes(role);
+        daemon
+    }
+
+    /// gw1 as master and gw2 as its backup, who know each other.
+    pub(crate) fn pair(&self) -> (Daemon, Daemon) {
+        let gw1 = self.settle("gw1", "master");
+        let gw2 = self.settle("gw2", "backup");
+        gw1.hears("gw2");
+        gw2.hears("gw1");
+        until_true("gw2 could take over", || gw1.node("gw2")["ready"] == true);
+        (gw1, gw2)
+    }
+}
+
+/// A failed test shows what the daemons wrote.
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for node in &self.nodes {
+            if let Ok(log) = fs::read_to_string(self.path(&format!("{}.log", node.name))) {
+                eprintln!("--- {}\n{log}", node.name);
+            }
+        }
+    }
+}
+
+/// `wgha` with these arguments.
+pub(crate) fn run<'a>(args: impl IntoIterator<Item = &'a str>) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wgha"));
+    command.args(args).env_remove("WGHA_NODE").env_remove("WGHA_LOG");
+    command.stdin(Stdio::null()).output().unwrap()
+}
+
+/// One `wgha run`; killed when dropped.
+pub(crate) struct Daemon {
+    pub(crate) name: &'static str,
+    pub(crate) config: PathBuf,
+    log: PathBuf,
+    process: Child,
+}
+
+impl Daemon {
+    fn start(name: &'static str, config: PathBuf, log: PathBuf) -> Daemon {
+        let file = File::options().append(true).create(true).open(&log).unwrap();
+        let process = Command::new(env!("CARGO_BIN_EXE_wgha"))
+            .args(["run", "--node", name, "--config"])
+            .arg(&config)
+            .env_remove("WGHA_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(file)
+            .spawn()
+            .unwrap();
+        Daemon { name, config, log, process }
+    }
+
+    /// A command for this daemon.
+    pub(crate) fn wgha(&self, args: &[&str]) -> Output {
+        let config = ["--config", self.config.to_str().unwrap()];
+        run(args.iter().copied().chain(config))
+    }
+
+    /// `wgha status --json`; `None` while the daemon does not answer.
+    pub(crate) fn try_status(&self) -> Option<Value> {
+        let output = self.wgha(&["status", "--json"]);
+        output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
+    }
+
+    /// `wgha status --json` of a daemon that runs.
+    #[track_caller]
+    pub(crate) fn status(&self) -> Value {
+        until("the daemon answers", || self.try_status())
+    }
+
+    /// What it says of a node.
+    #[track_caller]
+    pub(crate) fn node(&self, name: &str) -> Value {
+        let status = self.status();
+        let nodes = status["nodes"].as_array().unwrap();
+        nodes.iter().find(|node| node["name"] == name).unwrap().clone()
+    }
+
+    /// Waits until it has this role.
+    #[track_caller]
+    pub(crate) fn becomes(&self, role: &str) {
+        until_true(&format!("{} is {role}", self.name), || self.status()["role"] == role);
+    }
+
+    /// Waits until it follows this master, in this term.
+    #[track_caller]
+    pub(crate) fn follows(&self, master: &str, term: u64) {
+        until_true(&format!("{} follows {master}, term {term}", self.name), || {
+            let status = self.status();
+            status["role"] == "backup" && status["master"] == master && status["term"] == term
+        });
+    }
+
+    /// Waits until the node is alive to this one.
+    #[track_caller]
+    pub(crate) fn hears(&self, name: &str) {
+        until_true(&format!("{} hears {name}", self.name), || self.node(name)["alive"] == true);
+    }
+
+    /// How often it refused a datagram, by reason; those that never happened are left out.
+    pub(crate) fn refusals(&self) -> Vec<(String, u64)> {
+        let status = self.status();
+        let all = status["refusals"].as_object().unwrap().iter();
+        let counts = all.map(|(word, count)| (word.clone(), count.as_u64().unwrap()));
+        counts.filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// How often it refused a datagram for this reason.
+    pub(crate) fn refused(&self, word: &str) -> u64 {
+        self.status()["refusals"][word].as_u64().unwrap()
+    }
+
+    /// Its events, oldest first.
+    pub(crate) fn events(&self) -> Vec<Value> {
+        let output = self.wgha(&["events", "--json"]);
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// What it wrote so far, with all that ran before it under this name.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// A crash.
+    pub(crate) fn kill(mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.process.id()).unwrap()), signal).unwrap();
+    }
+
+    /// A clean stop.
+    pub(crate) fn terminate(self) -> ExitStatus {
+        self.signal(Signal::SIGTERM);
+        self.wait()
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(mut self) -> ExitStatus {
+        until("the daemon ends", || self.process.try_wait().unwrap())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A command's exit code, standard output and standard error.
+pub(crate) fn outcome(output: &Output) -> (i32, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+/// The permissions of a file.
+pub(crate) fn mode(path: &Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}

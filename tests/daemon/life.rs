@@ -1,0 +1,237 @@
+//! Elections, failover, handover, stop, maintenance, restarts.
+
+use nix::sys::signal::Signal;
+
+use super::cluster::{CALM, Cluster, Daemon, QUICK, outcome, until_true};
+
+fn two() -> Cluster {
+    Cluster::new(QUICK, &[("gw1", 150), ("gw2", 100)])
+}
+
+/// The reason of a daemon's last change of role.
+fn reason(daemon: &Daemon) -> String {
+    daemon.status()["reason"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_higher_priority_wins_when_both_start() {
+    let cluster = Cluster::new(CALM, &[("gw1", 100), ("gw2", 150)]);
+    let (gw1, gw2) = (cluster.start("gw1"), cluster.start("gw2"));
+    gw2.becomes("master");
+    gw1.follows("gw2", 1);
+    assert_eq!(reason(&gw2), "no master");
+    let roles: Vec<_> = gw1.events().iter().map(|event| event["to"].clone()).collect();
+    assert_eq!(roles, ["backup"], "gw1 was never master");
+}
+
+#[test]
+fn a_gateway_alone_serves() {
+    let cluster = two();
+    let gw2 = cluster.settle("gw2", "master");
+    assert_eq!(gw2.node("gw1")["alive"], false);
+}
+
+#[test]
+fn a_master_that_is_killed_is_replaced_and_follows_when_it_is_back() {
+    let cluster = two();
+    let (gw1, gw2) = cluster.pair();
+    gw1.kill();
+    gw2.becomes("master");
+    assert_eq!((reason(&gw2), &gw2.status()["term"]), ("master gw1 is silent".into(), &2.into()));
+    let gw1 = cluster.start("gw1");
+    gw1.follows("gw2", 2);
+    gw2.hears("gw1");
+    assert_eq!(gw2.status()["role"], "master", "the incumbent stays");
+}
+
+#[test]
+fn a_clean_stop_hands_over() {
+    let cluster = two();
+    let (gw1, gw2) = cluster.pair();
+    assert_eq!(gw1.terminate().code(), Some(0));
+    gw2.becomes("master");
+    assert_eq!((reason(&gw2), &gw2.status()["term"]), ("handover from gw1".into(), &2.into()));
+    let log = std::fs::read_to_string(cluster.path("gw1.log")).unwrap();
+    assert!(log.contains("stopped") && !log.contains("ERROR"), "{log}");
+}
+
+#[test]
+fn a_clean_stop_of_the_backup_and_of_the_last() {
+    let cluster = two();
+    let (gw1, gw2) = cluster.pair();
+    assert_eq!(gw2.terminate().code(), Some(0));
+    until_true("gw2 is gone", || gw1.node("gw2")["alive"] == false);
+    assert_eq!(gw1.status()["role"], "master");
+    gw1.signal(Signal::SIGINT);
+    assert_eq!(gw1.wait().code(), Some(0));
+    for name in ["gw1", "gw2"] {
+        let log = std::fs::read_to_string(cluster.path(&format!("{name}.log"))).unwrap();
+        assert!(log.contains("stopped") && !log.contains("ERROR"), "{log}");
+        assert!(!cluster.path(&format!("{name}.sock")).exists(), "the socket goes with it");
+    }
+}
+
+#[test]
+fn handover_to_the_named_one_and_to_the_best() {
+    let cluster = two();
+    let (gw1, gw2) = cluster.pair();
+    let done = gw1.wgha(&["handover", "--to", "gw2"]);
+    assert_eq!(outcome(&done), (0, "gw2 is master now\n".into(), String::new()));
+    gw1.follows("gw2", 2);
+    assert_eq!(gw2.status()["role"], "master");
+    let done = gw2.wgha(&["handover"]);
+    assert_eq!(outcome(&done), (0, "gw1 is master now\n".into(), String::new()));
+    gw2.follows("gw1", 3);
+}
+
+#[test]
+fn handovers_that_are_refused_say_why() {
+    let cluster = two();
+    let (gw1, gw2) = cluster.pair();
+    let refused = |daemon: &Daemon, args: &[&str], why: &str| {
+        let (code, out, err) = outcome(&daemon.wgha(args));
+        assert_eq!((code, out.as_str()), (1, ""), "{args:?}: {err}");
+        assert!(err.contains(why), "{args:?}: {err}");
+    };
+    refused(&gw2, &["handover"], "not master");
+    refused(&gw1, &["handover", "--to", "gw9"], "gw9");
+    refused(&gw1, &["handover", "--to", "gw1"], "gw1");
+    assert!(gw2.wgha(&["maintenance", "on"]).status.success());
+    until_true("gw1 knows", || gw1.node("gw2")["maintenance"] == true);
+    refused(&gw1, &["handover", "--to", "gw2"], "maintenance");
+    gw2.kill();
+    until_true("gw2 is missed", || gw1.node("gw2")["alive"] == false);
+    refused(&gw1, &["handover", "--to", "gw2"], "gw2");
+    assert_eq!((gw1.status()["role"].as_str(), gw1.events().len()), (Some("master"), 2));
+}
+
+#[test]
+fn maintenance_hands_over_and_survives_a_restart() {
+    let cluster = two();
+    let (gw1, gw2) = cluster.pair();
+    let done = gw1.wgha(&["maintenance", "on"]);
+    assert_eq!(outcome(&done), (0, "maintenance on\n".into(), String::new()));
+    gw2.becomes("master");
+    gw1.follows("gw2", 2);
+    until_true("it is on disk", || {
+        std::fs::read_to_string(cluster.path("gw1.state/maintenance")).is_ok_and(|t| t == "true\n")
+    });
+    gw1.kill();
+    let gw1 = cluster.start("gw1");
+    gw1.follows("gw2", 2);
+    assert_eq!(gw1.status()["maintenance"], true);
+    gw2.kill();
+    until_true("gw1 misses gw2", || gw1.status()["master"].is_null());
+    assert_eq!(gw1.status()["role"], "backup", "in maintenance it takes nothing over");
+    assert!(gw1.wgha(&["maintenance", "off"]).status.success());
+    gw1.becomes("master");
+    assert_eq!(gw1.status()["maintenance"], false);
+}
+
+#[test]
+fn three_gateways_and_a_witness() {
+    let mut cluster = Cluster::new(QUICK, &[("gw1", 150), ("gw2", 100), ("gw3", 50)]);
+    cluster.add("w1", 100, true);
+    let witness =
+        ["--witness-from", cluster.path("cluster.key").to_str().unwrap()].map(str::to_owned);
+    let keys = super::cluster::run([
+        "keygen",
+        &witness[0],
+        &witness[1],
+        "--out",
+        cluster.path("w1.key").to_str().unwrap(),
+    ]);
+    assert!(keys.status.success(), "{keys:?}");
+    let w1 = cluster.settle("w1", "backup");
+    let (gw1, gw2) = cluster.pair();
+    let gw3 = cluster.settle("gw3", "backup");
+    w1.hears("gw3");
+    assert_eq!(
+        (&gw1.node("w1")["witness"], &gw1.node("w1")["alive"]),
+        (&true.into(), &true.into())
+    );
+    for daemon in [&gw2, &gw3, &w1] {
+        daemon.follows("gw1", 1);
+        assert_eq!(daemon.node("gw1")["config_match"], true, "{}", daemon.name);
+    }
+    gw2.hears("gw3");
+    gw1.kill();
+    gw2.becomes("master");
+    gw3.follows("gw2", 2);
+    w1.follows("gw2", 2);
+    gw2.kill();
+    gw3.becomes("master");
+    w1.follows("gw3", 3);
+    gw3.kill();
+    until_true("nobody is left", || w1.status()["master"].is_null());
+    assert_eq!(w1.status()["role"], "backup");
+}
+
+#[test]
+fn a_frozen_master_yields_when_it_wakes() {
+    let cluster = two();
+    let (gw1, gw2) = cluster.pair();
+    gw1.signal(Signal::SIGSTOP);
+    gw2.becomes("master");
+    gw1.signal(Signal::SIGCONT);
+    gw1.follows("gw2", 2);
+    assert_eq!(gw2.status()["role"], "master");
+}
+
+#[test]
+fn two_masters_after_a_partition_become_one() {
+    // Each was alone: started while the other's address was bound by nobody it hears.
+    let cluster = two();
+    let gw1 = cluster.settle("gw1", "master");
+    gw1.signal(Signal::SIGSTOP);
+    let gw2 = cluster.settle("gw2", "master");
+    gw1.signal(Signal::SIGCONT);
+    until_true("one of them yields", || {
+        let roles = [gw1.status()["role"].clone(), gw2.status()["role"].clone()];
+        roles.iter().filter(|role| *role == "master").count() == 1
+            && roles.iter().filter(|role| *role == "backup").count() == 1
+    });
+}
+
+/// The same config twice on one machine.
+#[test]
+fn a_second_process_of_one_node_is_refused() {
+    let cluster = two();
+    let gw1 = cluster.settle("gw1", "master");
+    let config = gw1.config.to_str().unwrap();
+    let second = super::cluster::run(["run", "--node", "gw1", "--config", config]);
+    let (code, _, err) = outcome(&second);
+    assert_eq!(code, 1, "{err}");
+    assert!(err.contains("gw1.state is in use by another wgha (process "), "{err}");
+    assert_eq!(gw1.status()["role"], "master");
+}
+
+/// Two configs that differ in their places alone: without its address it would hear nobody.
+#[test]
+fn an_address_that_is_taken_is_named() {
+    let cluster = two();
+    let gw1 = cluster.settle("gw1", "master");
+    let other = cluster.path("other.toml");
+    std::fs::write(&other, cluster.config("gw1").replace("gw1.s", "other.s")).unwrap();
+    let second = super::cluster::run(["run", "--node", "gw1", "--config", other.to_str().unwrap()]);
+    let (code, _, err) = outcome(&second);
+    assert_eq!(code, 1, "{err}");
+    let address = cluster.spec("gw1").bind;
+    assert!(err.contains(&format!("{address} is in use by another process")), "{err}");
+    assert_eq!(gw1.status()["role"], "master");
+}
+
+/// Two configs with one control socket.
+#[test]
+fn a_control_socket_that_is_taken_is_named() {
+    let cluster = two();
+    let gw1 = cluster.settle("gw1", "master");
+    let other = cluster.path("other.toml");
+    let text = cluster.config("gw1").replace("gw1.state", "other.state");
+    std::fs::write(&other, text).unwrap();
+    let second = super::cluster::run(["run", "--node", "gw1", "--config", other.to_str().unwrap()]);
+    let (code, _, err) = outcome(&second);
+    assert_eq!(code, 1, "{err}");
+    assert!(err.contains("another daemon answers on") && err.contains("gw1.sock"), "{err}");
+    assert_eq!(gw1.status()["role"], "master");
+}

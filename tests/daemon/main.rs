@@ -1,0 +1,16 @@
+//! Real `wgha run` processes on the loopback, without privileges and without floating IPs.
+//!
+//! - `life`: elections, failover, handover, stop, maintenance, restarts, two processes of one name.
+//! - `contract`: exit codes, `status --json`, `events --json`, the control socket.
+//! - `keys`: rotation of the cluster key on live daemons.
+//! - `hostile`: datagrams that are flipped, cut, replayed, reflected or invented.
+//!
+//! No test asserts how long something takes: each waits, within a bound, until it is so.
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod cluster;
+mod contract;
+mod hostile;
+mod keys;
+mod life;
+mod proxy;
