@@ -27,7 +27,7 @@ pub(crate) use route::route_key;
 pub(super) use route::same_route;
 
 /// How long the kernel may take for one answer or one list, unless [`Netlink::patient`].
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often a list is asked for again when it changed while being read.
 const LIST_TRIES: usize = 5;
 /// `NLM_F_DUMP_INTR`: the list changed while it was being read.
@@ -78,7 +78,7 @@ impl Netlink {
         Ok(Netlink { handle, patience: ANSWER_TIMEOUT, _driver: driver })
     }
 
-    /// The same connection, waiting this long for one answer or one list instead of 1 s: for links
+    /// The same connection, waiting this long for one answer or one list instead of 3 s: for links
     /// with thousands of peers and routes, which the kernel walks at once when they go down.
     #[must_use]
     pub fn patient(self, patience: Duration) -> Netlink {
