@@ -90,6 +90,9 @@ impl Backend for EmbeddedBackend {
             );
         }
         let running = self.engine.read().await?.is_some_and(|s| s.running);
+        if !running {
+            self.settled.store(false, Ordering::Relaxed);
+        }
         let keepalives = self.keepalives(running);
         self.engine.configure(conf, keepalives).await?;
         if let (true, Some(found), Some(old)) = (running, &before, &self.conf) {

@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::conf::WgConf;
-use super::plan::{self, Keepalives};
 use super::key::KEY_LEN;
+use super::plan::{self, Keepalives};
 use super::{Kick, Source, WgError};
 use worker::Worker;
 

@@ -35,9 +35,7 @@ impl KernelBackend {
     pub(super) fn open(interface: &str) -> Result<Self, WgError> {
         Ok(Self {
             netdev: Netdev::open(interface)?,
-            wgnl: Arc::new(
-                Wgnl::open().map_err(WgError::step("open a generic netlink socket"))?,
-            ),
+            wgnl: Arc::new(Wgnl::open().map_err(WgError::step("open a generic netlink socket"))?),
             settled: Arc::default(),
             conf: None,
             failure: watch::Sender::new(None),
@@ -146,6 +144,9 @@ impl Backend for KernelBackend {
             }
             Some(found) => found,
         };
+        if !found.up {
+            self.settled.store(false, Ordering::Relaxed);
+        }
         let keepalives = self.keepalives(found.up);
         self.configure(conf, keepalives).await?;
         if let (true, Some(old)) = (found.up, &self.conf) {

@@ -60,11 +60,8 @@ impl Attacker {
         let recent = w.rng.permille(500);
         let index =
             w.rng.index(if recent { w.attacker.recent.len() } else { w.attacker.kept.len() });
-        let record = if recent {
-            w.attacker.recent[index].clone()
-        } else {
-            w.attacker.kept[index].clone()
-        };
+        let record =
+            if recent { w.attacker.recent[index].clone() } else { w.attacker.kept[index].clone() };
         let mut datagram = record.datagram;
         // A second process of a name is no part of what must hold here.
         let second = w.o.members();
@@ -123,10 +120,9 @@ impl Attacker {
         let before = process.node.snapshot(now);
         let result = process.node.handle_datagram(now, &mut datagram.bytes);
         if w.mutation == Mutation::AttackHelped {
-            process.node.handle_health(
-                now,
-                wgha_proto::Health { ok: !h.healthy, last_pass_began: None },
-            );
+            process
+                .node
+                .handle_health(now, wgha_proto::Health { ok: !h.healthy, last_pass_began: None });
         }
         let after = process.node.snapshot(now);
         let event = process.node.poll_event();
@@ -157,7 +153,8 @@ impl Attacker {
         };
         if let Some(what) = what {
             let from = host_name(datagram.from);
-            w.audit.broken(Rule::Unmoved, format!("{attack:?} {from} to {}: {what}", host_name(host)));
+            w.audit
+                .broken(Rule::Unmoved, format!("{attack:?} {from} to {}: {what}", host_name(host)));
         }
         w.stats.add(match attack {
             Attack::Replay => Situation::ReplayRefused,

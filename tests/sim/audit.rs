@@ -469,9 +469,9 @@ impl Audit {
             return;
         }
         let victim = w.hosts[second].member;
-        let silent = (0..second).filter(|&z| z != victim).any(|z| {
-            now.saturating_sub(w.audit.heard[z][victim].timely_at) > w.o.interval * 3 / 2
-        });
+        let silent = (0..second)
+            .filter(|&z| z != victim)
+            .any(|z| now.saturating_sub(w.audit.heard[z][victim].timely_at) > w.o.interval * 3 / 2);
         if silent {
             w.audit.usurped = Some((victim, now + 6 * w.audit.long));
         }
@@ -526,7 +526,12 @@ impl Audit {
         let (level, a) = (&process.level, &mut w.audit);
         a.now = w.now;
         if a.hosts[host].role.unwrap_or(Role::Init) != level.role {
-            let what = format!("{} is {:?}, events say {:?}", host_name(host), level.role, a.hosts[host].role);
+            let what = format!(
+                "{} is {:?}, events say {:?}",
+                host_name(host),
+                level.role,
+                a.hosts[host].role
+            );
             a.broken(Rule::Chain, what);
         }
         if level.term < a.hosts[host].term {
@@ -615,7 +620,8 @@ impl Audit {
             for path in 0..paths {
                 let silent = w.now.saturating_sub(w.audit.hosts[x].sent[y * paths + path]);
                 if y != x && silent > most {
-                    let what = format!("{} sent {} nothing for {silent} ns", host_name(x), host_name(y));
+                    let what =
+                        format!("{} sent {} nothing for {silent} ns", host_name(x), host_name(y));
                     w.audit.broken(Rule::Cadence, what);
                 }
             }
@@ -648,9 +654,13 @@ impl Audit {
         if let Some(since) = watched.master_since {
             let since = since.max(watched.runs_since).max(watched.able_since);
             let entering = w.o.leave * 2 + w.o.enter + w.o.interval;
-            let free = w.runs(x) && now > watched.leave_fails_until && w.hosts[x].gateway.faultless();
+            let free =
+                w.runs(x) && now > watched.leave_fails_until && w.hosts[x].gateway.faultless();
             if free && now.saturating_sub(since) > entering && !w.hosts[x].gateway.serving {
-                w.audit.broken(Rule::NoneActing, format!("{} is master and does not serve", host_name(x)));
+                w.audit.broken(
+                    Rule::NoneActing,
+                    format!("{} is master and does not serve", host_name(x)),
+                );
             }
             return;
         }
@@ -669,7 +679,10 @@ impl Audit {
         let most = a.long + a.wait + w.o.leave + reserved;
         if now.saturating_sub(since) > most {
             let waited = now - since;
-            let what = format!("{} hears no master and waits, for {waited} ns (most {most})", host_name(x));
+            let what = format!(
+                "{} hears no master and waits, for {waited} ns (most {most})",
+                host_name(x)
+            );
             w.audit.broken(Rule::NoneActing, what);
         }
     }

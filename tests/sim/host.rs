@@ -124,13 +124,11 @@ impl Host {
             highest_term: disk.highest_term,
             maintenance: disk.maintenance,
         };
-        let node =
-            Node::new(self.config.clone(), self.keys.clone(), boot, self.clock.local(now));
+        let node = Node::new(self.config.clone(), self.keys.clone(), boot, self.clock.local(now));
         let level = node.level().clone();
         self.boots += 1;
         self.inbox.clear();
-        self.process =
-            Some(Process { node, level, ran: now, gap: 0, wake_at: 0, probing: false });
+        self.process = Some(Process { node, level, ran: now, gap: 0, wake_at: 0, probing: false });
     }
 
     /// The process is gone, with everything that it knew.

@@ -83,9 +83,7 @@ impl Options {
             duplicates: rng.pick(&[0, 0, 10, 100]),
             stragglers: rng.pick(&[0, 0, 10, 50]),
             evidence: rng.permille(700),
-            preempt: rng
-                .permille(300)
-                .then(|| Duration::from_nanos(rng.within(0, 3 * detection))),
+            preempt: rng.permille(300).then(|| Duration::from_nanos(rng.within(0, 3 * detection))),
             priorities: (0..gateways + witnesses).map(|_| rng.pick(levels)).collect(),
             enter: rng.within(MS / 10, detection / 2),
             leave: rng.within(MS / 10, detection / 3),

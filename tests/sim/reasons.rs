@@ -36,8 +36,8 @@ fn took_over(w: &mut World, x: usize, from: Role, term: Term, reason: &Reason) -
         return (Rule::Unjustified, fit);
     }
     // Of more than two, another may claim beside the one that hands over: a conflict that is not over.
-    let handed = w.o.gateways > 2
-        && matches!(reason, Reason::HandoverFrom(_) | Reason::MasterReleased(_));
+    let handed =
+        w.o.gateways > 2 && matches!(reason, Reason::HandoverFrom(_) | Reason::MasterReleased(_));
     if let Some(y) = claims_to(w, x).filter(|_| !handed) {
         return (Rule::Unjustified, Err(format!("{} claims, timely", host_name(y))));
     }
@@ -247,7 +247,8 @@ fn yielded(w: &World, x: usize, name: &str) -> Verdict {
         return Err("it never claimed".to_owned());
     };
     let heard = &w.audit.heard[x][y];
-    let fresh = heard.maybe_claim_at > 0 && w.now.saturating_sub(heard.maybe_claim_at) <= w.audit.long;
+    let fresh =
+        heard.maybe_claim_at > 0 && w.now.saturating_sub(heard.maybe_claim_at) <= w.audit.long;
     ok(fresh, "it is deaf, or silent: its claim is not timely")?;
     if !w.o.evidence {
         let (mine, theirs) = (rank(w, x, w.audit.hosts[x].term), rank(w, y, claimed));
@@ -270,7 +271,8 @@ fn contact_lost(w: &World, x: usize, y: usize) -> Nanos {
 }
 
 fn faulty(w: &mut World, x: usize) -> Verdict {
-    let unable = matches!(w.hosts[x].gateway.ability, Ability::Unable(_)) || w.audit.hosts[x].unable;
+    let unable =
+        matches!(w.hosts[x].gateway.ability, Ability::Unable(_)) || w.audit.hosts[x].unable;
     w.stats.add(if unable { Situation::Unable } else { Situation::Failed });
     ok(unable || w.audit.hosts[x].failed.is_some(), "nothing failed")
 }

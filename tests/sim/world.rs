@@ -268,7 +268,9 @@ impl World {
 
     /// The process ends now. Effects stay unless `clean`.
     pub(crate) fn kill(&mut self, host: usize, clean: bool) {
-        self.note(|| format!("{} dies{}", host_name(host), if clean { "" } else { ", effects stay" }));
+        self.note(|| {
+            format!("{} dies{}", host_name(host), if clean { "" } else { ", effects stay" })
+        });
         self.hosts[host].kill();
         if clean {
             self.hosts[host].gateway.effects = false;
@@ -308,7 +310,9 @@ impl World {
                 self.audit.reported(host, &report, self.now);
                 self.with_node(host, |node, now| node.handle_report(now, report));
             }
-            Input::Health(health) => self.with_node(host, |node, now| node.handle_health(now, health)),
+            Input::Health(health) => {
+                self.with_node(host, |node, now| node.handle_health(now, health))
+            }
             Input::Evidence(evidence) => {
                 self.with_node(host, |node, now| node.handle_evidence(now, evidence));
             }
@@ -361,7 +365,10 @@ impl World {
         let result = process.node.handle_command(local, command.clone());
         self.note(|| format!("{} is told {command:?}: {result:?}", host_name(host)));
         match (&command, &result) {
-            (Command::Handover { .. }, Err(Refused::NoSuccessor(_) | Refused::NotASuccessor { .. })) => {
+            (
+                Command::Handover { .. },
+                Err(Refused::NoSuccessor(_) | Refused::NotASuccessor { .. }),
+            ) => {
                 self.stats.add(Situation::HandoverRefused);
             }
             (Command::Maintenance { on: true, .. }, Err(Refused::NoSuccessor(_))) => {
@@ -392,7 +399,15 @@ impl World {
         if self.wire {
             let (from, to) = (host_name(datagram.from), host_name(host));
             let age = datagram.echo.map(|(boot, sent)| (boot, (self.now - sent) as f64 / 1e6));
-            self.note(|| format!("  {from} to {to} path {} {:?} {} echo {age:?} sent {:.3}", datagram.path, datagram.role, datagram.term, datagram.sent as f64 / 1e6));
+            self.note(|| {
+                format!(
+                    "  {from} to {to} path {} {:?} {} echo {age:?} sent {:.3}",
+                    datagram.path,
+                    datagram.role,
+                    datagram.term,
+                    datagram.sent as f64 / 1e6
+                )
+            });
         }
         let expected = Audit::delivered(self, host, &datagram, origin);
         let now = self.hosts[host].clock.local(self.now);
@@ -420,7 +435,9 @@ impl World {
             let mut bytes = Vec::with_capacity(1500);
             loop {
                 let Some(process) = &mut self.hosts[host].process else { return };
-                let Some(destination) = process.node.poll_transmit(local, &mut bytes) else { break };
+                let Some(destination) = process.node.poll_transmit(local, &mut bytes) else {
+                    break;
+                };
                 self.send(host, destination, back, &bytes);
             }
         }
@@ -471,13 +488,7 @@ impl World {
         }
     }
 
-    fn send(
-        &mut self,
-        host: usize,
-        destination: Destination,
-        back: Option<Back>,
-        bytes: &[u8],
-    ) {
+    fn send(&mut self, host: usize, destination: Destination, back: Option<Back>, bytes: &[u8]) {
         let (to, path, answer) = match destination {
             Destination::Peer { peer, path } => {
                 (member_of_peer(self.hosts[host].member, peer), path, None)
@@ -617,7 +628,12 @@ impl World {
         }
     }
 
-    pub(crate) fn reload(&mut self, host: usize, change: impl Fn(&mut NodeConfig), keys: Option<Keyring>) {
+    pub(crate) fn reload(
+        &mut self,
+        host: usize,
+        change: impl Fn(&mut NodeConfig),
+        keys: Option<Keyring>,
+    ) {
         change(&mut self.hosts[host].config);
         if let Some(keys) = keys {
             self.hosts[host].keys = if self.hosts[host].witness { keys.to_witness() } else { keys };

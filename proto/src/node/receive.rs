@@ -25,7 +25,9 @@ impl Node {
             }
         }
         let sent = self.echo_of(index, body.echo)?;
-        if let Some(session) = self.peers.get(index).and_then(|peer| peer.session_of(&header.session)) {
+        if let Some(session) =
+            self.peers.get(index).and_then(|peer| peer.session_of(&header.session))
+        {
             // Neither of now nor newer than what I have: it can say nothing, and where the window was
             // forgotten (another session was established in between) it may be a replay.
             if sent.is_none() && body.number <= session.newest {
@@ -146,8 +148,7 @@ impl Node {
         if peer.answered_at.is_none_or(|at| now.since(at) >= interval * 3 / 4) {
             peer.answered_at = Some(now);
             let echo = Echo { session: header.session, number: body.number, age_us: 0 };
-            self.answer =
-                Some(Answer { peer: index, path: header.path, echo, duplicate });
+            self.answer = Some(Answer { peer: index, path: header.path, echo, duplicate });
         }
         Err(Refusal::UnknownSession)
     }

@@ -14,11 +14,11 @@ use ipnetwork::IpNetwork;
 use nix::net::if_::if_nametoindex;
 
 use crate::clock;
-use crate::wireguard::{Kick, WgError};
 use crate::wireguard::conf::WgConf;
 use crate::wireguard::key::{KEY_LEN, PublicKey, SecretKey};
 use crate::wireguard::plan::{self, Action, Change, DevicePeer, Fields, PeerChange};
 use crate::wireguard::udp::SourceUdp;
+use crate::wireguard::{Kick, WgError};
 
 /// Changes made under one lock; meanwhile no packet passes.
 const BATCH: usize = 50;
