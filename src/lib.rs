@@ -12,6 +12,7 @@ pub mod gateway;
 pub mod hooks;
 pub mod keyfile;
 pub mod link;
+pub mod log;
 pub mod net;
 pub mod process;
 pub mod release;

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use crate::config::FloatingIp;
 use crate::gateway::ledger::Ledger;
 use crate::gateway::scripts;
+use crate::log;
 use crate::net::{Netlink, address, source};
 use crate::state::{Applied, AppliedInterface, StateDir};
 use crate::wireguard::port;
@@ -25,6 +26,7 @@ use crate::wireguard::port;
 ///
 /// The daemon runs (its state directory is locked), or netlink cannot be used.
 pub fn run(state_dir: &Path) -> anyhow::Result<ExitCode> {
+    log::start();
     if !state_dir.exists() {
         println!("nothing on record in {}", state_dir.display());
         return Ok(ExitCode::SUCCESS);

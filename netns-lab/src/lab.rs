@@ -201,7 +201,7 @@ impl Lab {
         }
     }
 
-    /// The faults in force, even after a panic elsewhere.
+    /// The faults in force.
     pub(crate) fn faults(&self) -> std::sync::MutexGuard<'_, Faults> {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -45,7 +45,7 @@ impl Picture<'_> {
              <text x=\"{LEFT}\" y=\"24\" font-size=\"17\" font-weight=\"bold\">{}</text>\n",
             escape(self.title)
         );
-        self.shade(&mut s, axis);
+        self.shade(&mut s);
         self.axes(&mut s, axis);
         self.round_trips(&mut s, axis);
         self.transitions(&mut s, axis);
@@ -57,7 +57,7 @@ impl Picture<'_> {
         LEFT + (at.clamp(self.from, self.until) - self.from) as f64 / span * PLOT
     }
 
-    fn shade(&self, s: &mut String, axis: f64) {
+    fn shade(&self, s: &mut String) {
         let Some(outage) = self.outage else { return };
         let (a, b) = (self.x(outage.last_before), self.x(outage.first_after.unwrap_or(self.until)));
         let width = (b - a).max(1.0);
@@ -67,7 +67,6 @@ impl Picture<'_> {
              <text x=\"{LEFT}\" y=\"45\" fill=\"#b3261e\">{}</text>",
             escape(&outage.to_string())
         );
-        let _ = axis;
     }
 
     fn axes(&self, s: &mut String, axis: f64) {
@@ -142,35 +141,44 @@ impl Picture<'_> {
         );
     }
 
+    /// All lines first, so that none crosses a label; labels have a white edge.
     fn transitions(&self, s: &mut String, axis: f64) {
+        let mut labels = String::new();
         for (number, event) in self.events.iter().enumerate() {
             let (x, y) = (self.x(event.at), axis + 46.0 + number as f64 * LABEL);
             let colour = if event.node == "lab" { "#b3261e" } else { "#2e7d32" };
             // Labels stay inside: those right of the middle stand left of their line.
-            let (anchor, text_x) =
-                if x > LEFT + PLOT / 2.0 { ("end", x - 5.0) } else { ("start", x + 5.0) };
+            let right = x > LEFT + PLOT / 2.0;
+            let (anchor, text_x) = if right { ("end", x - 5.0) } else { ("start", x + 5.0) };
             let _ = writeln!(
                 s,
-                "<line x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{y:.1}\" stroke=\"{colour}\" stroke-width=\"0.8\" stroke-dasharray=\"4 3\"/>\n\
-                 <text x=\"{text_x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" fill=\"{colour}\">{:+.3} s  {}: {}</text>",
+                "<line x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{y:.1}\" stroke=\"{colour}\" \
+                 stroke-width=\"0.8\" stroke-dasharray=\"4 3\"/>"
+            );
+            let _ = writeln!(
+                labels,
+                "<text x=\"{text_x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" fill=\"{colour}\" \
+                 stroke=\"#ffffff\" stroke-width=\"4\" paint-order=\"stroke\">{:+.3} s  {}: {}</text>",
                 self.seconds(event.at),
                 escape(&event.node),
                 escape(&event.what)
             );
         }
+        s.push_str(&labels);
     }
 
     fn seconds(&self, at: u64) -> f64 {
         (at as f64 - self.zero as f64) / 1e9
     }
 
-    /// Milliseconds at the top: a round figure above the 99th percentile, higher ones are cut off.
+    /// Milliseconds at the top: a round figure above 99 of 100 round trips in the window; the rest is cut off.
     fn scale(&self) -> f64 {
-        let p99 = self.probes.round_trips().map_or(1.0, |p| p.p99 as f64 / 1e6);
-        [1.0, 2.0, 4.0, 8.0, 20.0, 40.0, 100.0, 200.0]
-            .into_iter()
-            .find(|&s| s >= p99 * 1.5)
-            .unwrap_or(1000.0)
+        let window =
+            self.probes.probes.iter().filter(|p| (self.from..=self.until).contains(&p.sent));
+        let probes = Probes { probes: window.copied().collect() };
+        let p99 = probes.round_trips().map_or(1.0, |p| p.p99 as f64 / 1e6);
+        let round = [1.0, 2.0, 4.0, 8.0, 20.0, 40.0, 100.0, 200.0];
+        round.into_iter().find(|&s| s >= p99 * 1.5).unwrap_or(1000.0)
     }
 
     /// Seconds between marks: about ten of them.

@@ -190,6 +190,26 @@ fn a_panic_cleans_up_too() {
 }
 
 #[test]
+fn what_a_killed_lab_left_is_removed() {
+    netns_lab::enter_user_namespace().unwrap();
+    let mut gone = std::process::Command::new("true").spawn().unwrap();
+    gone.wait().unwrap();
+    let dir = std::env::temp_dir().join(format!("netns-lab-{}-test", gone.id()));
+    std::fs::create_dir(&dir).unwrap();
+    let mut left = std::process::Command::new("sleep");
+    let mut left = left.arg("1000").env("NETNS_LAB_DIR", &dir).spawn().unwrap();
+    let alive = Lab::builder().clients(0).build().unwrap();
+    let mut kept = alive.gateway(1).spawn(Spec::new(["sleep", "1000"])).unwrap();
+
+    let cleaned = netns_lab::clean().unwrap();
+    assert!(cleaned.processes.contains(&i32::try_from(left.id()).unwrap()), "{cleaned:?}");
+    assert!(cleaned.dirs.contains(&dir), "{cleaned:?}");
+    left.wait().unwrap();
+    assert!(!dir.exists());
+    assert!(alive.dir().exists() && kept.is_running(), "a living lab is left alone");
+}
+
+#[test]
 fn signals_stop_and_kill() {
     let lab = lab(Lab::builder().clients(0));
     let start = |script: &str| {

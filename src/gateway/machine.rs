@@ -207,12 +207,6 @@ impl Machine {
         self.view.draw(|view| view.restored += 1);
     }
 
-    /// A gateway that cannot even take things off cannot serve.
-    async fn cannot(&mut self, why: String) -> Ability {
-        self.draw().await;
-        Ability::Unable(why)
-    }
-
     async fn draw(&mut self) {
         let mut held = Vec::with_capacity(self.floating_ips.len());
         for ip in &self.floating_ips {
@@ -303,13 +297,16 @@ impl Effects for Machine {
         done
     }
 
-    async fn rest(&mut self) -> Ability {
+    async fn rest(&mut self) -> Result<Ability, String> {
         match self.take_off().await {
             Ok(stood) if stood.is_empty() => {}
             // The first time it is what an earlier run left, and the rules that guard a standby.
             Ok(stood) if !self.rested => info!("not master, so set right: {}", stood.join(", ")),
             Ok(stood) => self.restored(&format!("not master, so set right: {}", stood.join(", "))),
-            Err(why) => return self.cannot(why).await,
+            Err(why) => {
+                self.draw().await;
+                return Err(why);
+            }
         }
         self.rested = true;
         let ability = match self.stage().await {
@@ -320,7 +317,7 @@ impl Effects for Machine {
             },
         };
         self.draw().await;
-        ability
+        Ok(ability)
     }
 
     async fn reassert(&mut self) {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::error;
 use wgha_proto::{Ability, Report, Role, RoleLevel, Term};
 
 use crate::setup::Setup;
@@ -61,8 +62,8 @@ pub trait Effects: Send {
     async fn leave(&mut self) -> Result<(), String>;
 
     /// As anything but master: verifies that nothing acts, stages, and says whether this gateway
-    /// could serve.
-    async fn rest(&mut self) -> Ability;
+    /// could serve. An error: something stands that could not be taken off.
+    async fn rest(&mut self) -> Result<Ability, String>;
 
     /// Announces the floating IPs again.
     async fn reassert(&mut self);
@@ -127,6 +128,10 @@ pub struct Gateway<E> {
     ability: Ability,
     /// The term whose failure has been reported.
     failed: Option<Term>,
+    /// The term of the level when nothing was last known to be left.
+    clear: Term,
+    /// What kept it from leaving when it last tried.
+    stuck: Option<String>,
 }
 
 /// When to look again.
@@ -144,6 +149,7 @@ impl<E: Effects> Gateway<E> {
         orders: mpsc::Receiver<Order>,
         notices: mpsc::Sender<Notice>,
     ) -> Gateway<E> {
+        let clear = level.borrow().term;
         Gateway {
             effects,
             level,
@@ -153,6 +159,8 @@ impl<E: Effects> Gateway<E> {
             failures: 0,
             ability: Ability::Unknown,
             failed: None,
+            clear,
+            stuck: None,
         }
     }
 
@@ -199,7 +207,7 @@ impl<E: Effects> Gateway<E> {
             (None, Some(term)) if self.failed != Some(term) => self.enter(term).await,
             // It failed, was undone and reported; the node has not answered yet.
             (None, Some(_)) => Next::Later,
-            (None, None) => self.rest().await,
+            (None, None) => self.rest(level.term).await,
         }
     }
 
@@ -243,20 +251,34 @@ impl<E: Effects> Gateway<E> {
         match self.effects.leave().await {
             Ok(()) => {
                 self.acting = None;
+                self.stuck = None;
                 self.ability = Ability::Unknown;
+                self.clear = term;
                 self.report(Report::Left(term)).await;
                 Next::Now
             }
             Err(why) => {
+                // Until this succeeds no other gateway serves: the log must say what stands in the way.
+                if self.stuck.as_ref() != Some(&why) {
+                    error!("term {term}: cannot leave: {why}");
+                    self.stuck = Some(why.clone());
+                }
                 self.fail(term, why).await;
                 Next::Soon
             }
         }
     }
 
-    async fn rest(&mut self) -> Next {
+    async fn rest(&mut self, term: Term) -> Next {
         self.failed = None;
-        let ability = self.effects.rest().await;
+        let rested = self.effects.rest().await;
+        // The level may have been master and not master again since it was last read. The node waits for
+        // `Left` then, of a term that was never seen here.
+        if term != self.clear && rested.is_ok() {
+            self.clear = term;
+            self.report(Report::Left(term)).await;
+        }
+        let ability = rested.unwrap_or_else(Ability::Unable);
         if ability != self.ability {
             self.ability = ability.clone();
             self.report(Report::Ability(ability)).await;
@@ -274,7 +296,8 @@ impl<E: Effects> Gateway<E> {
 
     async fn finish(&mut self) {
         match self.acting {
-            None => _ = self.effects.rest().await,
+            // Whatever it could not do, it has said before.
+            None => drop(self.effects.rest().await),
             Some(term) => self.leave_at_last(term).await,
         }
         self.effects.finish(FINISH).await;

@@ -13,6 +13,7 @@ struct Fake {
     enter: Vec<Result<Phases, String>>,
     keep: Vec<Result<(), String>>,
     leave: Vec<Result<(), String>>,
+    rest: Vec<Result<Ability, String>>,
     slow: Duration,
 }
 
@@ -24,6 +25,7 @@ impl Fake {
             enter: vec![],
             keep: vec![],
             leave: vec![],
+            rest: vec![],
             slow: Duration::ZERO,
         };
         (fake, log)
@@ -52,9 +54,9 @@ impl Effects for Fake {
         if self.leave.is_empty() { Ok(()) } else { self.leave.remove(0) }
     }
 
-    async fn rest(&mut self) -> Ability {
+    async fn rest(&mut self) -> Result<Ability, String> {
         self.note("rest");
-        Ability::Ready
+        if self.rest.is_empty() { Ok(Ability::Ready) } else { self.rest.remove(0) }
     }
 
     async fn reassert(&mut self) {
@@ -216,4 +218,38 @@ async fn finish_is_answered_after_the_protocol_ended() {
     rig.orders.send(Order::Finish(done)).await.unwrap();
     wait.await.expect("Finish is answered");
     assert_eq!(log.lock().unwrap().clone(), ["enter 1", "leave", "finish"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn master_for_a_moment_that_nobody_saw() {
+    let (fake, log) = Fake::new();
+    let mut rig = start(fake, level(Role::Init, 0));
+    assert_eq!(rig.report().await, Report::Ability(Ability::Ready));
+    // A watch keeps the last level only.
+    rig.level.send(level(Role::Master, 3)).unwrap();
+    rig.level.send(level(Role::Backup, 4)).unwrap();
+    assert_eq!(rig.report().await, Report::Left(4), "or the node would wait for it for ever");
+    assert!(!log.lock().unwrap().iter().any(|what| what.starts_with("enter")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn left_is_not_said_while_something_stands() {
+    let (mut fake, _) = Fake::new();
+    fake.rest = vec![Ok(Ability::Unable("staging failed".into())), Err("wg0 is up".into())];
+    let mut rig = start(fake, level(Role::Init, 0));
+    assert_eq!(rig.report().await, Report::Ability(Ability::Unable("staging failed".into())));
+    rig.level.send(level(Role::Backup, 4)).unwrap();
+    assert_eq!(rig.report().await, Report::Ability(Ability::Unable("wg0 is up".into())));
+    assert_eq!(rig.report().await, Report::Left(4), "it could be taken off at the next look");
+}
+
+#[tokio::test(start_paused = true)]
+async fn left_is_said_by_a_gateway_that_cannot_stage() {
+    let (mut fake, _) = Fake::new();
+    let unable = || Ability::Unable("eth0 is gone".into());
+    fake.rest = vec![Ok(unable()), Ok(unable())];
+    let mut rig = start(fake, level(Role::Init, 0));
+    assert_eq!(rig.report().await, Report::Ability(unable()));
+    rig.level.send(level(Role::Backup, 4)).unwrap();
+    assert_eq!(rig.report().await, Report::Left(4), "nothing stands: others must not wait for it");
 }

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tracing::{error, info, warn};
-use wgha_proto::{Command, Event, Refused, Report, RoleLevel, WireguardKind};
+use wgha_proto::{Ability, Command, Event, Refused, Report, RoleLevel, WireguardKind};
 
 use super::journal::Journal;
 use super::watchdog::Watchdog;
@@ -161,8 +161,10 @@ impl App {
                 match &report {
                     Report::Left(term) => self.journal.left(*term),
                     Report::Failed(term, why) => error!("term {term}: {why}"),
-                    Report::Ability(ability) => info!("ability: {ability:?}"),
-                    Report::Entered(_) => {}
+                    Report::Ability(Ability::Ready) => info!("able to serve"),
+                    Report::Ability(Ability::NotReady(why)) => warn!("not ready to serve: {why}"),
+                    Report::Ability(Ability::Unable(why)) => warn!("cannot serve: {why}"),
+                    Report::Ability(Ability::Unknown) | Report::Entered(_) => {}
                 }
                 self.tell(Input::Report(report)).await?;
                 if !self.ready {

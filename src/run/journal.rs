@@ -119,8 +119,10 @@ impl Journal {
 
     /// The effects of a term are gone.
     pub(super) fn left(&mut self, term: Term) {
-        self.acting = None;
-        info!("term {term}: nothing is left of it");
+        // The reconciler says so at every new term of others, too.
+        if self.acting.take().is_some() {
+            info!("term {term}: nothing is left of it");
+        }
         self.run_hooks();
     }
 

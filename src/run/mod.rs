@@ -26,6 +26,7 @@ use crate::gateway::machine::Machine;
 use crate::gateway::view::SharedView;
 use crate::gateway::{Gateway, Notice, Order};
 use crate::link::Link;
+use crate::log;
 use crate::net::Netlink;
 use crate::setup::Setup;
 use crate::state::StateDir;
@@ -54,7 +55,7 @@ const START: Duration = Duration::from_secs(5);
 ///
 /// Whatever keeps it from starting: config, keys, state directory, sockets.
 pub fn run(path: &Path, node: Option<&str>, take_over: bool) -> anyhow::Result<ExitCode> {
-    log_to_stderr();
+    log::start();
     let setup = match Setup::load(path, node) {
         Ok(setup) => setup,
         Err(errors) => {
@@ -66,6 +67,18 @@ pub fn run(path: &Path, node: Option<&str>, take_over: bool) -> anyhow::Result<E
     for warning in &setup.warnings {
         warn!("{warning}");
     }
+    serve(path, node, setup, take_over).or_else(|why| {
+        error!("{why:#}");
+        Ok(ExitCode::from(cli::exit::FAILED))
+    })
+}
+
+fn serve(
+    path: &Path,
+    node: Option<&str>,
+    setup: Setup,
+    take_over: bool,
+) -> anyhow::Result<ExitCode> {
     let state = Arc::new(StateDir::open(&setup.config.cluster.state_dir)?);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -121,20 +134,6 @@ async fn start(
         calls,
     });
     app.context("cannot start the thread that keeps the state")
-}
-
-/// To standard error, which systemd keeps with its own time stamps. `WGHA_LOG` sets the level.
-fn log_to_stderr() {
-    use std::io::IsTerminal;
-    let filter = tracing_subscriber::EnvFilter::try_from_env("WGHA_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    // Fails only if a test has set one before.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .try_init();
 }
 
 fn boot(state: &StateDir) -> anyhow::Result<Boot> {

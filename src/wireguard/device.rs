@@ -95,6 +95,12 @@ impl Netdev {
         }
     }
 
+    /// As [`find`](Self::find); somebody else's device under this name counts as none. For taking
+    /// traffic off: nothing of ours speaks through it, and a master that finds it must be able to leave.
+    pub(super) async fn find_own(&self, kind: &Kind) -> Result<Option<Found>, WgError> {
+        Ok(self.find().await?.filter(|found| found.kind == *kind))
+    }
+
     pub(super) async fn create_wireguard(&self) -> Result<(), WgError> {
         let link = LinkWireguard::new(&self.name).build();
         let result = bounded(self.handle.link().add(link).execute()).await;

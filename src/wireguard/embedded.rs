@@ -63,7 +63,7 @@ impl EmbeddedBackend {
     async fn silence(&self) -> Result<(), WgError> {
         let suspended = self.engine.suspend().await;
         // Whatever became of the engine, the link goes down.
-        if let Some(found) = self.find().await? {
+        if let Some(found) = self.netdev.find_own(&Kind::Tun).await? {
             self.netdev.bring_down(&found).await?;
         }
         suspended
@@ -129,7 +129,7 @@ impl Backend for EmbeddedBackend {
     }
 
     async fn state(&mut self) -> Result<DeviceState, WgError> {
-        let found = self.find().await?;
+        let found = self.netdev.find_own(&Kind::Tun).await?;
         let snapshot = self.engine.read().await?;
         let running = snapshot.as_ref().is_some_and(|s| s.running);
         let keepalives = self.keepalives(running);

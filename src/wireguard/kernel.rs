@@ -170,7 +170,7 @@ impl Backend for KernelBackend {
 
     async fn down(&mut self) -> Result<(), WgError> {
         self.settled.store(false, Ordering::Relaxed);
-        let Some(found) = self.find().await? else { return Ok(()) };
+        let Some(found) = self.netdev.find_own(&Kind::Wireguard).await? else { return Ok(()) };
         self.netdev.bring_down(&found).await?;
         match self.conf.clone() {
             Some(conf) => self.configure(&conf, Keepalives::Off).await,
@@ -179,7 +179,7 @@ impl Backend for KernelBackend {
     }
 
     async fn state(&mut self) -> Result<DeviceState, WgError> {
-        let Some(found) = self.find().await? else {
+        let Some(found) = self.netdev.find_own(&Kind::Wireguard).await? else {
             return Ok(DeviceState { exists: false, up: false, staged: false });
         };
         let keepalives = self.keepalives(found.up);

@@ -113,6 +113,10 @@ impl Attacker {
     /// The attacker's datagram reaches a node: nothing may move but counters.
     pub(crate) fn delivered(w: &mut World, host: usize, mut datagram: Datagram, attack: Attack) {
         // What is due anyway comes before, so that it is not taken for an effect.
+        for _ in 0..2 {
+            w.drain(host, None);
+            w.with_node(host, |node, now| node.handle_timeout(now));
+        }
         w.drain(host, None);
         let h = &mut w.hosts[host];
         let now = h.clock.local(w.now);

@@ -13,8 +13,9 @@
 //!
 //! - `TwoActing`: two gateways whose processes and reconcilers have run, and that hear each other, for 2 D and
 //!   the time that leaving takes, do not act both. It has no exception for commands, failures to enter, handovers
-//!   or reloads; only failures to *leave* void it, since nothing can take effects off then. With three or more
-//!   gateways, until there are leases, two may take over at once; then one yields within a rank wait and a round trip.
+//!   or reloads; only failures to *leave* void it, since nothing can take effects off then. Where the last datagram
+//!   between them was lost, or among three or more gateways (until there are leases), two may take over at once; then
+//!   one yields within an interval, a rank wait and a round trip.
 //! - `NoneActing`: a gateway that could serve, with evidence where there is a source, does not stay without hearing
 //!   a claim, or of one, for longer than D + rank wait + I + round trip. So a silent master is replaced within
 //!   that time, also by the only gateway left; and connected, eligible gateways have a master. And who was
@@ -78,7 +79,7 @@ pub(crate) struct Heard {
     /// The last surely timely datagram before the last gap.
     pub(crate) before: Nanos,
     /// Anything from y's run, taken or not: last, and since when there was no gap.
-    wire_at: Nanos,
+    pub(crate) wire_at: Nanos,
     wire_since: Nanos,
     wire_boot: u32,
     /// y's run of the last datagram that x took.
@@ -143,8 +144,12 @@ pub(crate) struct Audit {
     pub(crate) heard: Vec<Vec<Heard>>,
     /// The member whose name a second process may have, and until when that has its effects.
     pub(crate) usurped: Option<(usize, Nanos)>,
+    /// When a reload changed a priority last.
+    pub(crate) reprioritized: Option<Nanos>,
     /// Since when two gateways have acted that hear each other.
-    both: Vec<Option<Nanos>>,
+    both: Vec<Option<(Nanos, bool)>>,
+    /// The last message of y to x that was lost, by its number.
+    lost: Vec<Vec<u64>>,
     pub(crate) hosts: Vec<Watched>,
     pub(crate) now: Nanos,
     /// The shortest and the longest detection time of any config, with clocks and latency.
@@ -165,6 +170,8 @@ impl Audit {
             violation: None,
             heard: vec![vec![Heard::default(); hosts]; hosts],
             usurped: None,
+            reprioritized: None,
+            lost: vec![vec![0; hosts]; hosts],
             both: vec![None; hosts * hosts],
             hosts: (0..hosts)
                 .map(|_| Watched { sent: vec![0; hosts * paths], ..Watched::default() })
@@ -562,8 +569,11 @@ impl Audit {
                     w.audit.both[at] = None;
                     continue;
                 }
-                let since = *w.audit.both[at].get_or_insert(w.now);
-                if w.now - since >= Audit::patience(w) {
+                // Two gateways may take over at once where a claim was lost, or, without leases, among three.
+                let pardon = w.o.gateways > 2 || w.audit.missed(x, y) || w.audit.missed(y, x);
+                let (since, pardon) = *w.audit.both[at].get_or_insert((w.now, pardon));
+                let patience = if pardon { w.audit.wait + w.o.leave + w.o.interval } else { 0 };
+                if w.now - since >= patience {
                     let what = format!("{} and {} act", host_name(y), host_name(x));
                     w.audit.broken(Rule::TwoActing, what);
                 }
@@ -571,10 +581,13 @@ impl Audit {
         }
     }
 
-    /// How long two may act. A pair: not at all. Among more, without leases, two candidates may take over
-    /// in the time that a claim takes from one to the other; then one yields.
-    fn patience(w: &World) -> Nanos {
-        if w.o.gateways == 2 { 0 } else { w.audit.wait + w.o.leave }
+    /// The last word of y to x was lost.
+    fn missed(&self, x: usize, y: usize) -> bool {
+        self.heard[x][y].newest.is_none_or(|(_, message)| message < self.lost[x][y])
+    }
+
+    pub(crate) fn lost(&mut self, d: &Datagram) {
+        self.lost[d.to][d.from] = d.message;
     }
 
     fn both_act(w: &World, x: usize, y: usize) -> bool {

@@ -46,6 +46,6 @@ caught! {
     heartbeats_late: Mutation::HeartbeatsLate, Cadence;
     storm: Mutation::Storm, Storm;
     answers_lost: Mutation::AnswersLost, Answer;
-    stays_stopped: Mutation::StaysStopped, Answer;
+    stays_stopped: Mutation::StaysStopped, Answer | Cadence;
     never_recovers: Mutation::NeverRecovers, Liveness;
 }

@@ -360,6 +360,7 @@ impl Faults {
                 for host in w.gateways() {
                     w.audit.unfit(host, w.now);
                 }
+                w.audit.reprioritized = Some(w.now);
                 w.reload(victim, |config| config.priority = priority, None);
                 Fault::None
             }

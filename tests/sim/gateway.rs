@@ -227,6 +227,7 @@ impl Gateway {
         // Being master may have begun and ended unseen.
         if self.clear != Some(self.level_term) {
             self.clear = Some(self.level_term);
+            self.last_left = self.last_left.max(Some(self.level_term));
             reports.push(Report::Left(self.level_term));
         }
         if self.told != self.ability {

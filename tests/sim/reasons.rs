@@ -28,9 +28,6 @@ fn ok(holds: bool, why: &str) -> Verdict {
 }
 
 fn took_over(w: &mut World, x: usize, from: Role, term: Term, reason: &Reason) -> (Rule, Verdict) {
-    if term <= w.audit.hosts[x].told_term || term <= w.audit.hosts[x].term {
-        return (Rule::Term, Err(format!("not above {}", w.audit.hosts[x].told_term)));
-    }
     let fit = may_serve(w, x, from);
     if fit.is_err() {
         return (Rule::Unjustified, fit);
@@ -41,9 +38,16 @@ fn took_over(w: &mut World, x: usize, from: Role, term: Term, reason: &Reason) -
     if let Some(y) = claims_to(w, x).filter(|_| !handed) {
         return (Rule::Unjustified, Err(format!("{} claims, timely", host_name(y))));
     }
+    if term <= w.audit.hosts[x].told_term || term <= w.audit.hosts[x].term {
+        return (Rule::Term, Err(format!("not above {}", w.audit.hosts[x].told_term)));
+    }
     if x >= w.o.members() {
         let victim = w.hosts[x].member;
-        return (Rule::Unjustified, ok(usurped(w, victim), "the name is in use"));
+        // Who hears nobody cannot know that its name is in use.
+        let lately = w.audit.short.min(w.o.interval * 5 / 2);
+        let hears = (0..x).any(|y| w.now.saturating_sub(w.audit.heard[x][y].wire_at) < lately);
+        let free = usurped(w, victim) || !hears;
+        return (Rule::Unjustified, ok(free, "the name is in use"));
     }
     match reason {
         Reason::NoMaster => {
@@ -116,13 +120,13 @@ fn no_master(w: &World, x: usize) -> Verdict {
     // Who has not heard every gateway takes over by silence, and that needs evidence.
     let all = w.gateways().filter(|&y| y != x).all(|y| {
         let maybe = w.audit.heard[x][y].maybe_at;
-        maybe > 0 && w.now.saturating_sub(maybe) <= w.audit.long
+        usurped(w, y) || maybe > 0 && w.now.saturating_sub(maybe) <= w.audit.long
     });
     if all {
         return Ok(());
     }
     let watched = &w.audit.hosts[x];
-    let listened = w.now.saturating_sub(watched.booted_at.max(watched.runs_since));
+    let listened = w.now.saturating_sub(watched.booted_at);
     ok(listened >= w.audit.short, "did not listen")?;
     evidence(w, x)
 }
@@ -133,9 +137,13 @@ fn silent(w: &World, x: usize, name: &str) -> Verdict {
     // A node that is no master itself but hears one.
     let told = (0..w.o.members()).filter(|&y| y != x).find(|&y| {
         let Heard { told_at, .. } = w.audit.heard[x][y];
-        told_at > 0 && w.now.saturating_sub(told_at) < w.audit.short * 3 / 10
+        told_at > 0
+            && w.hosts[y].process.is_some()
+            && w.now.saturating_sub(told_at) < w.audit.short * 3 / 10
     });
-    match told {
+    // It may mean another one of several masters.
+    let masters = w.gateways().filter(|&y| w.hosts[y].is_master()).count();
+    match told.filter(|_| masters < 2) {
         Some(y) => Err(format!("{} says that a master is heard", host_name(y))),
         None => Ok(()),
     }
@@ -175,7 +183,8 @@ fn released(w: &World, x: usize, term: Term, name: &str) -> Verdict {
 fn claimed_in(w: &World, x: usize, name: &str) -> Option<(usize, u32, Term)> {
     (0..w.hosts.len())
         .filter(|&y| y != x && w.hosts[y].config.name == name)
-        .find_map(|y| w.audit.heard[x][y].claimed.map(|(boot, term)| (y, boot, term)))
+        .max_by_key(|&y| w.audit.heard[x][y].maybe_claim_at)
+        .and_then(|y| w.audit.heard[x][y].claimed.map(|(boot, term)| (y, boot, term)))
 }
 
 fn rests(w: &mut World, x: usize, from: Role, to: Role, reason: &Reason) -> Verdict {
@@ -205,10 +214,7 @@ fn rests(w: &mut World, x: usize, from: Role, to: Role, reason: &Reason) -> Verd
             w.stats.add(Situation::Recovered);
             ok(from == Role::Fault && to == Role::Backup, "not from fault")
         }
-        Reason::Stopping => {
-            w.stats.add(if from == Role::Master { Situation::Stop } else { Situation::StopBackup });
-            ok(w.audit.hosts[x].stopping.is_some(), "nobody told it to stop")
-        }
+        Reason::Stopping => ok(w.audit.hosts[x].stopping.is_some(), "nobody told it to stop"),
         Reason::Maintenance => ok(w.audit.hosts[x].maintenance, "nobody asked for it"),
         Reason::NoMaster
         | Reason::MasterSilent(_)
@@ -238,6 +244,8 @@ fn handed_over(w: &mut World, x: usize, name: &str) -> Verdict {
     }
     let better = w.hosts[to].config.priority > w.hosts[x].config.priority;
     w.stats.add(Situation::Preempt);
+    // Nor does another priority.
+    let better = better || w.audit.reprioritized.is_some_and(|at| w.now - at <= patience);
     ok(w.o.preempt.is_some() && better, "no cause")
 }
 

@@ -96,7 +96,7 @@ fn live(w: &mut World) {
     }
     if w.mutation == Mutation::NeverRecovers {
         for host in w.gateways() {
-            w.pause(host, true, false);
+            w.kill(host, true);
         }
     }
     let time = liveness_time(w);

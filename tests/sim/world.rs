@@ -50,7 +50,7 @@ pub(crate) enum Mutation {
     AnswersLost,
     /// The process stays when it has stopped.
     StaysStopped,
-    /// Nobody feeds the timers of one node when everything is healed.
+    /// No gateway comes back when everything is healed.
     NeverRecovers,
 }
 
@@ -344,7 +344,11 @@ impl World {
         self.stopped |= self.take_events(host);
     }
 
-    fn with_node(&mut self, host: usize, f: impl FnOnce(&mut wgha_proto::Node, wgha_proto::Time)) {
+    pub(crate) fn with_node(
+        &mut self,
+        host: usize,
+        f: impl FnOnce(&mut wgha_proto::Node, wgha_proto::Time),
+    ) {
         let h = &mut self.hosts[host];
         let now = h.clock.local(self.now);
         if let Some(process) = &mut h.process {
@@ -364,7 +368,10 @@ impl World {
         let Some(process) = &mut self.hosts[host].process else { return };
         let result = process.node.handle_command(local, command.clone());
         self.note(|| format!("{} is told {command:?}: {result:?}", host_name(host)));
+        let backup = !self.hosts[host].witness && !was_master;
         match (&command, &result) {
+            (Command::Stop, Ok(())) if backup => self.stats.add(Situation::StopBackup),
+            (Command::Stop, Ok(())) if was_master => self.stats.add(Situation::Stop),
             (
                 Command::Handover { .. },
                 Err(Refused::NoSuccessor(_) | Refused::NotASuccessor { .. }),
@@ -390,10 +397,8 @@ impl World {
         }
         let mut bytes = std::mem::take(&mut datagram.bytes);
         let claims = datagram.role == Role::Master || datagram.leaving;
-        match self.mutation {
-            Mutation::ClaimsLost if claims => bytes.clear(),
-            Mutation::Damaged if self.rng.permille(20) => bytes[80] ^= 1,
-            _ => {}
+        if self.mutation == Mutation::Damaged && self.rng.permille(20) {
+            bytes[80] ^= 1;
         }
         let copy = bytes.clone();
         if self.wire {
@@ -412,7 +417,11 @@ impl World {
         let expected = Audit::delivered(self, host, &datagram, origin);
         let now = self.hosts[host].clock.local(self.now);
         let Some(process) = &mut self.hosts[host].process else { return };
-        let result = process.node.handle_datagram(now, &mut bytes);
+        let result = if self.mutation == Mutation::ClaimsLost && claims {
+            Ok(())
+        } else {
+            process.node.handle_datagram(now, &mut bytes)
+        };
         if self.trace && result.is_err() {
             let from = host_name(datagram.from);
             self.note(|| format!("{} refuses {result:?} from {from}", host_name(host)));
@@ -513,7 +522,10 @@ impl World {
             self.stats.datagrams += 1;
             let fate = self.network.fate(&mut self.rng, &self.o, &datagram);
             match fate.len() {
-                0 => self.stats.add(Situation::Lost),
+                0 => {
+                    self.stats.add(Situation::Lost);
+                    self.audit.lost(&datagram);
+                }
                 1 => {}
                 _ => self.stats.add(Situation::Duplicated),
             }

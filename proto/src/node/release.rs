@@ -47,7 +47,10 @@ impl Node {
             peer.release_number = None;
             peer.release_answered = false;
         }
-        let reserved = if successor == NOBODY { self.now } else { until };
+        // Whoever hears the release acts at once, so I must not stand up again before its claim can
+        // have come.
+        let heirs = successor != NOBODY || self.peers.iter().any(Peer::is_candidate);
+        let reserved = if heirs { until } else { self.now };
         self.step(Input::Left, self.level.reason.clone());
         self.vacate(Reason::MasterReleased(self.config.name.clone()), reserved);
         self.queue_all();
@@ -98,7 +101,8 @@ impl Node {
         peer.queue();
         let name = peer.config.name.clone();
         if release.term < highest {
-            self.vacate(Reason::MasterReleased(name), self.now);
+            // Somebody has taken over since; if that one lives, its claim comes within this time.
+            self.vacate(Reason::MasterReleased(name), self.now + detection);
             return;
         }
         let remaining = Duration::from_millis(u64::from(release.remaining_ms)).min(detection);

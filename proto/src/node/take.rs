@@ -117,7 +117,8 @@ impl Node {
         let now = self.now;
         self.duplicate.last = now;
         let first = *self.duplicate.first.get_or_insert(now);
-        if now.since(first) >= self.config.detection() {
+        // The session of an earlier run of mine is answered for up to two intervals after its last word.
+        if now.since(first) >= self.config.detection() + self.config.interval {
             self.duplicate.fault = true;
         }
     }

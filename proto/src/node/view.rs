@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
+use super::receive::micros_of;
 use super::{Node, Stopping};
 use crate::election::{Incumbent, Standing, State, Verdict, View};
 use crate::peer::{Claim, Peer};
@@ -74,7 +75,11 @@ impl Node {
             let (said, at) = peer.said.as_ref()?;
             let hears = said.hears.filter(|h| h.term >= term && which(&h.node))?;
             let age = Duration::from_millis(u64::from(hears.age_ms));
-            Some(*at + self.config.detection() - age)
+            let until = *at + self.config.detection() - age;
+            // With two misses the next word may come a moment after that.
+            let interval = micros_of(said.interval_us);
+            let fresh = age <= interval * 5 / 4;
+            Some(if fresh { until.max(*at + interval * 5 / 4) } else { until })
         });
         until.max().unwrap_or(Time::ZERO)
     }

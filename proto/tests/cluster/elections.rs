@@ -72,7 +72,10 @@ fn alone_and_isolated_it_stays_backup() {
     let now = world.now;
     assert_eq!(world.node("gw1").snapshot(now).held_back, Some("isolated"));
     world.members[0].outside = Some(true);
+    // The router answers before a master that was there all along can be heard.
     world.run(2 * INTERVAL);
+    assert_eq!(world.role("gw1"), Role::Backup);
+    world.run(3 * INTERVAL);
     assert_eq!(world.masters(), ["gw1"]);
 }
 

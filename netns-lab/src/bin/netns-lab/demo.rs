@@ -107,7 +107,7 @@ impl Stage {
         let until = realtime_ns();
         // As long again in peace, for the noise floor.
         if until - event.at > event.at - start {
-            thread::sleep(Duration::from_nanos(until - event.at));
+            thread::sleep(Duration::from_nanos(until - event.at) + Duration::from_millis(100));
         }
         let probes = prober.stop();
         let outage =

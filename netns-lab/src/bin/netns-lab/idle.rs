@@ -48,8 +48,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for ((name, pid), before) in rows.iter().zip(before) {
         let now = Cost::of(*pid);
         ensure!(now.kib > 0, "{name} ended");
-        let ms_per_s = (now.ticks - before.ticks) as f64 * 10.0 / options.seconds as f64;
-        println!("{name:<18} {:>7} KiB resident  {:>6.2} % of one core", now.kib, ms_per_s / 10.0);
+        let share =
+            (now.cpu_ns.saturating_sub(before.cpu_ns)) as f64 / 1e7 / options.seconds as f64;
+        println!("{name:<18} {:>7} KiB resident  {share:>6.3} % of one core", now.kib);
     }
     Ok(())
 }
@@ -57,27 +58,38 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 /// Of a process and its children.
 struct Cost {
     kib: u64,
-    /// Hundredths of a second, user and system.
-    ticks: u64,
+    cpu_ns: u64,
 }
 
 impl Cost {
     fn of(pid: u32) -> Self {
-        let mut total = Self { kib: 0, ticks: 0 };
-        let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
-        for one in pids.filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok()) {
-            let Ok(stat) = fs::read_to_string(format!("/proc/{one}/stat")) else { continue };
-            // The name may hold spaces; fields after it: state, parent, ... utime (12th), stime (13th).
-            let fields: Vec<&str> =
-                stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
-            let number = |n: usize| fields.get(n).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0);
-            if one == pid || number(1) == u64::from(pid) {
-                total.ticks += number(11) + number(12);
-                total.kib += resident_kib(one);
-            }
+        let mut total = Self { kib: 0, cpu_ns: 0 };
+        for one in ids("/proc").filter(|&one| one == pid || parent(one) == Some(pid)) {
+            total.kib += resident_kib(one);
+            total.cpu_ns += cpu_ns(one);
         }
         total
     }
+}
+
+fn ids(dir: &str) -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter_map(|e| e.file_name().to_str()?.parse().ok())
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name may hold spaces; after it come the state and the parent.
+    stat.rsplit(") ").next()?.split(' ').nth(1)?.parse().ok()
+}
+
+/// Time on a processor of all its threads: finer than the ticks in `stat`.
+fn cpu_ns(pid: u32) -> u64 {
+    let thread = |tid: u32| {
+        let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat")).ok()?;
+        text.split(' ').next()?.parse::<u64>().ok()
+    };
+    ids(&format!("/proc/{pid}/task")).filter_map(thread).sum()
 }
 
 fn resident_kib(pid: u32) -> u64 {

@@ -2,6 +2,7 @@
 
 mod demo;
 mod idle;
+mod load;
 mod takeover;
 
 use std::path::PathBuf;
@@ -36,6 +37,8 @@ enum Bench {
     Takeover(takeover::Options),
     /// Memory and processor time of the idle daemon beside keepalived's.
     Idle(idle::Options),
+    /// Keeps every core busy, or the tunnel; fails if a role changes.
+    Load(load::Options),
 }
 
 /// How the pair is set up.
@@ -91,6 +94,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Demo(options) => demo::run(&options),
         Command::Bench(Bench::Takeover(options)) => takeover::run(&options),
         Command::Bench(Bench::Idle(options)) => idle::run(&options),
+        Command::Bench(Bench::Load(options)) => load::run(&options),
         Command::Clean => {
             let cleaned = netns_lab::clean()?;
             println!(

@@ -1,0 +1,18 @@
+//! Whole daemons (`wgha run`) in networks of namespaces, with a WireGuard client: after every fault,
+//! and after every order of an operator, exactly one gateway serves, and nothing is left elsewhere.
+//!
+//! `WGHA_TEST_BACKEND=kernel` runs the gateways on the kernel's WireGuard (tests/kernel-lab does so in
+//! the kernel lab); else they run the embedded one. Waits are bounded, no time is asserted: how
+//! fast a failover is, `netns-lab` measures.
+
+mod audit;
+mod ipv6;
+mod larger;
+mod links;
+mod meddling;
+mod operator;
+mod pair;
+mod reload;
+mod scripts;
+mod signals;
+mod trouble;
