@@ -42,7 +42,7 @@ impl Sessions {
     }
 
     /// `None` if there are too many that are not proved.
-    fn admit(&self, from: IpAddr) -> Option<Stranger> {
+    pub(super) fn admit(&self, from: IpAddr) -> Option<Stranger> {
         let mut state = self.lock();
         let all: usize = state.strangers.values().sum();
         let mine = state.strangers.entry(from).or_default();
@@ -59,7 +59,7 @@ impl Sessions {
 }
 
 /// A connection that is not proved, counted while this lives.
-struct Stranger {
+pub(super) struct Stranger {
     sessions: Sessions,
     from: IpAddr,
 }
