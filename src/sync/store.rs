@@ -46,6 +46,7 @@ pub(super) async fn keep(
     mut end: oneshot::Receiver<()>,
 ) {
     let mut changed = endpoints.changed();
+    changed.mark_changed();
     let mut kept = Kept::default();
     loop {
         let ended = tokio::select! {

@@ -45,7 +45,6 @@ async fn the_disk_is_written_rarely_and_at_the_end() {
     let (end, ended) = oneshot::channel();
     let task = tokio::spawn(keep(Arc::clone(&state), endpoints.clone(), ended));
     let path = dir.path().join(FILE);
-    publish(&endpoints, 2);
     while !path.exists() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
