@@ -158,6 +158,9 @@ pub async fn run(
     };
     let count = count(interface, &*live, &expected, entered, start + last + COUNT, tell);
     let ((), result) = tokio::join!(kicks, count);
+    if result.expected == 0 {
+        return;
+    }
     info!(
         "{interface}: {} of {} clients are back, the first after {}, 90 % after {}",
         result.confirmed,

@@ -19,7 +19,8 @@ const KEPT: &str = "endpoints.json";
 fn follows(pair: &Pair, node: &Node) {
     let name = node.name();
     eventually(&format!("{name} knows the endpoints"), || {
-        let status = pair.status(node);
+        // It may be starting.
+        let Ok(status) = pair.cluster.status(node) else { return vec!["no daemon".to_owned()] };
         let wireguard = &status["wireguard"][0];
         let known = wireguard["endpoints_known"].as_u64() >= Some(pair.clients.len() as u64);
         let fresh = wireguard["endpoints_age_ms"].as_u64().is_some_and(|ms| ms < 15_000);
