@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 
-use super::cluster::{Cluster, Daemon, QUICK, outcome, until_true};
+use super::cluster::{CALM, Cluster, Daemon, QUICK, outcome, until_true};
 
 fn two() -> Cluster {
     Cluster::new(QUICK, &[("gw1", 150), ("gw2", 100)])
@@ -193,6 +193,26 @@ fn two_masters_after_a_partition_become_one() {
         roles.iter().filter(|role| *role == "master").count() == 1
             && roles.iter().filter(|role| *role == "backup").count() == 1
     });
+}
+
+/// A machine was copied: the same node runs elsewhere, with the same key.
+#[test]
+fn a_second_process_of_one_name_elsewhere_goes_to_fault() {
+    let cluster = Cluster::new(CALM, &[("gw1", 150), ("gw2", 100)]);
+    let (gw1, gw2) = cluster.pair();
+    let (here, elsewhere) = (cluster.spec("gw2").bind, cluster.address(50));
+    let config = cluster
+        .config("gw2")
+        .replace(&format!("bind = \"{here}\""), &format!("bind = \"{elsewhere}\""))
+        .replace("gw2.s", "copy.s");
+    let copy = cluster.start_as("copy", "gw2", &config);
+    copy.becomes("fault");
+    assert_eq!(reason(&copy), "fault: duplicate name");
+    for (daemon, other) in [(&gw1, "gw2"), (&gw2, "gw1")] {
+        assert_eq!(daemon.node(other)["alive"], true);
+        assert!(!daemon.log().contains("is silent"), "{}", daemon.log());
+    }
+    assert_eq!((&gw1.status()["role"], gw2.events().len()), (&"master".into(), 1));
 }
 
 /// The same config twice on one machine.
