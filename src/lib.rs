@@ -14,6 +14,7 @@ pub mod keyfile;
 pub mod link;
 pub mod log;
 pub mod net;
+pub mod priority;
 pub mod process;
 pub mod release;
 pub mod run;

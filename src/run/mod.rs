@@ -28,6 +28,7 @@ use crate::gateway::{Gateway, Notice, Order};
 use crate::link::Link;
 use crate::log;
 use crate::net::Netlink;
+use crate::priority;
 use crate::setup::Setup;
 use crate::state::StateDir;
 use crate::sync;
@@ -194,6 +195,9 @@ fn start_protocol(
     let (handle_tx, handle) = std::sync::mpsc::sync_channel(1);
     let body = move || -> std::io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        if let Err(e) = priority::raise_this_thread() {
+            info!("heartbeats have no priority over other programs: {e}");
+        }
         runtime.block_on(async {
             let link = Link::open(&config);
             if let Some(address) = link.taken() {
