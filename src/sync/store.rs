@@ -48,32 +48,37 @@ pub(super) async fn keep(
     let mut changed = endpoints.changed();
     changed.mark_changed();
     let mut kept = Kept::default();
+    let mut end_now = false;
     loop {
-        let ended = tokio::select! {
-            biased;
-            _ = &mut end => true,
-            _ = changed.changed() => false,
-        };
-        write(&state, &endpoints, &mut kept).await;
+        let ended = end_now
+            || tokio::select! {
+                biased;
+                _ = &mut end => true,
+                _ = changed.changed() => false,
+            };
+        let written = write(&state, &endpoints, &mut kept).await;
         if ended {
             return;
         }
-        tokio::select! {
-            _ = &mut end => return write(&state, &endpoints, &mut kept).await,
-            () = tokio::time::sleep(EVERY) => {}
+        if written {
+            // The end does not wait for the disk's rest.
+            tokio::select! {
+                _ = &mut end => end_now = true,
+                () = tokio::time::sleep(EVERY) => {}
+            }
         }
     }
 }
 
-/// Writes what is not written yet.
-async fn write(state: &Arc<StateDir>, endpoints: &Endpoints, kept: &mut Kept) {
+/// Writes what is not written yet. False if that is nothing.
+async fn write(state: &Arc<StateDir>, endpoints: &Endpoints, kept: &mut Kept) -> bool {
     let peer =
         |(key, known): (&PublicKey, &Known)| KeptPeer { key: key.to_string(), known: *known };
     let list = |peers: &Peers| peers.iter().map(peer).collect();
     let tables = endpoints.look_all();
     let now = Kept(tables.iter().map(|(name, table)| (name.clone(), list(&table.peers))).collect());
     if now == *kept {
-        return;
+        return false;
     }
     let (state, file) = (Arc::clone(state), now.clone());
     let written = tokio::task::spawn_blocking(move || state.store(FILE, &file)).await;
@@ -82,6 +87,7 @@ async fn write(state: &Arc<StateDir>, endpoints: &Endpoints, kept: &mut Kept) {
         Ok(Err(e)) => error!("endpoints not kept: {e}"),
         Err(e) => error!("endpoints not kept: {e}"),
     }
+    true
 }
 
 #[cfg(test)]

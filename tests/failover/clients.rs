@@ -13,7 +13,7 @@ use crate::pair::{Pair, eventually, options};
 const BY_ITSELF: Duration = Duration::from_secs(10);
 
 /// The file in a gateway's state directory.
-const KEPT: &str = "endpoints.json";
+const KEPT: &str = "wgha/endpoints.json";
 
 /// Waits until `node` knows where all clients are, by what the master sent.
 fn follows(pair: &Pair, node: &Node) {
@@ -87,7 +87,7 @@ fn a_backup_that_lost_everything_is_told_again() {
     let (gw1, gw2) = (pair.gateway(1), pair.gateway(2));
     follows(&pair, &gw2);
     pair.kill(&gw2);
-    std::fs::remove_file(gw2.dir().join("state").join(KEPT)).ok();
+    std::fs::remove_file(gw2.dir().join("state").join(KEPT)).expect("it was kept");
     pair.start_on(&gw2);
     follows(&pair, &gw2);
     pair.settled_on(&gw1, "gw2 is back");
