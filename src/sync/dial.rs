@@ -32,11 +32,11 @@ pub(super) async fn run(settings: Arc<Settings>, peer: Node, endpoints: Endpoint
                 let connected = Connected::new(&view, &peer.name);
                 let why = session::run(channel, &endpoints).await;
                 drop(connected);
-                view.refused(why.word());
+                view.ended(&why);
                 info!("sync: connection to {} ended: {why}", peer.name);
             }
             Err(why) => {
-                view.refused(why.word());
+                view.ended(&why);
                 // Once for each outage is enough.
                 if failures == 0 {
                     warn!("sync: no connection to {}: {why}", peer.name);

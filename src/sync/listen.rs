@@ -120,7 +120,7 @@ impl Listener {
         let channel = match self.prove(stream).await {
             Ok(channel) => channel,
             Err(why) => {
-                self.view.refused(why.word());
+                self.view.ended(&why);
                 return debug!("sync: connection from {from} refused: {why}");
             }
         };
@@ -131,7 +131,7 @@ impl Listener {
         let _connected = Connected::new(&self.view, &peer);
         tokio::select! {
             why = session::run(channel, &self.endpoints) => {
-                self.view.refused(why.word());
+                self.view.ended(&why);
                 info!("sync: connection of {peer} ended: {why}");
             }
             _ = replaced => debug!("sync: {peer} has a newer connection"),

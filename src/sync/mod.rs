@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use tracing::error;
 use zeroize::Zeroizing;
 
+use self::channel::Refusal;
 use crate::config;
 use crate::setup::Setup;
 use crate::state::StateDir;
@@ -99,6 +100,13 @@ impl View {
             if *count == 0 {
                 picture.connected.remove(peer);
             }
+        }
+    }
+
+    /// A network that fails is no refusal.
+    fn ended(&self, why: &Refusal) {
+        if !matches!(why, Refusal::Io(_)) {
+            self.refused(why.word());
         }
     }
 
