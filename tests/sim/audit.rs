@@ -23,7 +23,9 @@
 //! - `Unjustified`: every change of role has a reason that fits what the world knows: see [`crate::reasons`].
 //!   That an incumbent is not displaced by a newcomer, an isolated or a deaf node follows: no takeover while the last
 //!   word of any node is a timely claim, or without evidence; no yielding but to a timely claim that ranks higher.
-//! - `LeftFirst`: who takes over by release or handover finds the old master's effects off. Always.
+//! - `LeftFirst`: who takes over by release or handover finds the old master's effects off: always, but for effects of a
+//!   later term that the old master won by a new election and of which the successor had no claim that may be
+//!   timely. Then the two do not hear each other both ways, and a partition can give two.
 //! - `Term`: a node's term never sinks while it runs; who takes over has a term above every term that a
 //!   timely datagram brought it, and above what its disk knew.
 //! - `Chain`: the role events of a process form a chain that ends at its level.
@@ -96,6 +98,8 @@ pub(crate) struct Heard {
     pub(crate) claim_at: Option<Nanos>,
     /// The last datagram that may count as a claim.
     pub(crate) maybe_claim_at: Nanos,
+    /// The run of y, and the highest term in such a datagram of it.
+    pub(crate) maybe_claimed: Option<(u32, Term)>,
     /// The run of y that claimed last, and its term.
     pub(crate) claimed: Option<(u32, Term)>,
     /// The last datagram that said that y, no master, hears one.
@@ -416,6 +420,7 @@ impl Audit {
             h.maybe_at = now;
             if d.role == Role::Master || d.leaving {
                 h.maybe_claim_at = now;
+                h.maybe_claimed = h.maybe_claimed.max(Some((d.from_boot, d.term)));
             }
             if d.hears_maybe {
                 h.maybe_told_at = now;
@@ -426,6 +431,13 @@ impl Audit {
         }
         h.newest = Some((d.from_boot, d.message));
         h.echo = Some((d.from_boot, d.sent));
+        // Of two processes of one name it echoes the one that it listens to.
+        for y in (0..w.hosts.len()).filter(|&y| y != d.from) {
+            if w.hosts[y].member == w.hosts[d.from].member {
+                a.heard[x][y].echo = None;
+            }
+        }
+        let h = &mut a.heard[x][d.from];
         if surely {
             if now.saturating_sub(h.timely_at) > gap || h.timely_boot != d.from_boot {
                 h.before = h.timely_at;
@@ -584,6 +596,12 @@ impl Audit {
     /// The last word of y to x was lost.
     fn missed(&self, x: usize, y: usize) -> bool {
         self.heard[x][y].newest.is_none_or(|(_, message)| message < self.lost[x][y])
+    }
+
+    /// No member's last word to another was lost.
+    pub(crate) fn nothing_missed(&self) -> bool {
+        let all = 0..self.members;
+        all.clone().all(|x| all.clone().all(|y| x == y || !self.missed(x, y)))
     }
 
     pub(crate) fn lost(&mut self, d: &Datagram) {
