@@ -14,7 +14,7 @@
 //! - `TwoActing`: two gateways whose processes and reconcilers have run, and that hear each other, for 2 D and
 //!   the time that leaving takes, do not act both. It has no exception for commands, failures to enter, handovers
 //!   or reloads; only failures to *leave* void it, since nothing can take effects off then. Where the last datagram
-//!   between them was lost, or among three or more gateways (until there are leases), two may take over at once; then
+//!   between them was lost or straggles, or among three or more gateways (until there are leases), two may take over at once; then
 //!   one yields within an interval, a rank wait and a round trip.
 //! - `NoneActing`: a gateway that could serve, with evidence where there is a source, does not stay without hearing
 //!   a claim, or of one, for longer than D + rank wait + I + round trip. So a silent master is replaced within
@@ -152,7 +152,7 @@ pub(crate) struct Audit {
     pub(crate) reprioritized: Option<Nanos>,
     /// Since when two gateways have acted that hear each other.
     both: Vec<Option<(Nanos, bool)>>,
-    /// The last message of y to x that was lost, by its number.
+    /// The last message of y to x that was lost or straggles, by its number.
     lost: Vec<Vec<u64>>,
     pub(crate) hosts: Vec<Watched>,
     pub(crate) now: Nanos,
@@ -593,7 +593,7 @@ impl Audit {
         }
     }
 
-    /// The last word of y to x was lost.
+    /// The last word of y to x was lost, or straggles.
     fn missed(&self, x: usize, y: usize) -> bool {
         self.heard[x][y].newest.is_none_or(|(_, message)| message < self.lost[x][y])
     }

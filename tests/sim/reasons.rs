@@ -65,9 +65,10 @@ fn took_over(w: &mut World, x: usize, from: Role, term: Term, reason: &Reason) -
         Reason::MasterRestarted(name) => {
             w.stats.add(Situation::TakeoverRestart);
             let verdict = match claimed_in(w, x, name) {
-                Some((y, boot, _)) => {
-                    ok(w.hosts[y].boots > boot || usurped(w, y), "it did not restart")
-                }
+                Some((y, boot, _)) => ok(
+                    w.hosts[y].boots > boot || usurped(w, y) || replaced(w, x, y),
+                    "it did not restart",
+                ),
                 None => Err("it never claimed".to_owned()),
             };
             (Rule::Unjustified, verdict)
@@ -106,22 +107,21 @@ fn may_serve(w: &World, x: usize, from: Role) -> Verdict {
 /// A node whose last word to `x` is a timely claim, that no detection time has passed since.
 fn claims_to(w: &World, x: usize) -> Option<usize> {
     let fresh = w.audit.short;
-    // Another process of its name ends the claim.
-    let replaced = |y: usize| {
-        let claimed = w.audit.heard[x][y].claim_at.unwrap_or(0);
-        (0..w.hosts.len()).any(|z| {
-            z != y
-                && w.hosts[z].member == w.hosts[y].member
-                && w.audit.heard[x][z].maybe_at > claimed
-        })
-    };
     (0..w.hosts.len()).find(|&y| {
         y != x
             && !usurped(w, y)
-            && !replaced(y)
+            && !replaced(w, x, y)
             && w.audit.heard[x][y]
                 .claim_at
                 .is_some_and(|at| w.now.saturating_sub(at.max(w.audit.hosts[x].booted_at)) < fresh)
+    })
+}
+
+/// Since the last claim of `y` another process of its name was heard, timely: that ends the claim.
+fn replaced(w: &World, x: usize, y: usize) -> bool {
+    let claimed = w.audit.heard[x][y].claim_at.unwrap_or(0);
+    (0..w.hosts.len()).any(|z| {
+        z != y && w.hosts[z].member == w.hosts[y].member && w.audit.heard[x][z].maybe_at > claimed
     })
 }
 

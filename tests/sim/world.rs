@@ -530,7 +530,12 @@ impl World {
                     self.stats.add(Situation::Lost);
                     self.audit.lost(&datagram);
                 }
-                1 => {}
+                1 => {
+                    // Not lost, but not there in time either.
+                    if fate[0] > self.o.delay_most() + self.network.added(&datagram) {
+                        self.audit.lost(&datagram);
+                    }
+                }
                 _ => self.stats.add(Situation::Duplicated),
             }
             for (copy, delay) in fate.into_iter().enumerate() {

@@ -197,11 +197,12 @@ impl Node {
         since.is_some_and(|since| self.now >= since + self.config.detection())
     }
 
-    /// The claim with the highest (term, priority, name).
+    /// The claim with the highest (term, priority, name), of a peer that is alive before one that is not.
     pub(super) fn best_claim(&self) -> Option<(usize, Claim)> {
         let claims = self.peers.iter().enumerate().filter_map(|(index, peer)| {
             let priority = peer.said.as_ref().map_or(0, |(said, _)| said.priority);
-            peer.claim.map(|claim| ((claim.term, priority, &peer.config.name), index, claim))
+            let order = |term| (peer.alive, term, priority, &peer.config.name);
+            peer.claim.map(|claim| (order(claim.term), index, claim))
         });
         let best = claims.max_by(|a, b| a.0.cmp(&b.0));
         best.map(|(_, index, claim)| (index, claim))
