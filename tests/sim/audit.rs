@@ -14,8 +14,8 @@
 //! - `TwoActing`: two gateways whose processes and reconcilers have run, and that hear each other, for 2 D and
 //!   the time that leaving takes, do not act both. It has no exception for commands, failures to enter, handovers
 //!   or reloads; only failures to *leave* void it, since nothing can take effects off then. Where the last datagram
-//!   between them was lost or straggles, or among three or more gateways (until there are leases), two may take over at once; then
-//!   one yields within an interval, a rank wait and a round trip.
+//!   between them was lost or straggles, or among three or more gateways (until there are leases), two may take
+//!   over at once; then one yields within an interval, a rank wait and a round trip.
 //! - `NoneActing`: a gateway that could serve, with evidence where there is a source, does not stay without hearing
 //!   a claim, or of one, for longer than D + rank wait + I + round trip. So a silent master is replaced within
 //!   that time, also by the only gateway left; and connected, eligible gateways have a master. And who was
@@ -23,8 +23,11 @@
 //! - `Unjustified`: every change of role has a reason that fits what the world knows: see [`crate::reasons`].
 //!   That an incumbent is not displaced by a newcomer, an isolated or a deaf node follows: no takeover while the last
 //!   word of any node is a timely claim, or without evidence; no yielding but to a timely claim that ranks higher.
-//! - `LeftFirst`: who takes over by release or handover finds the old master's effects off: always, but for effects of a
-//!   later term that the old master won by a new election and of which the successor had no claim that may be
+//!   A claim is void once another process of its name was heard, timely. A second process of a name does not take
+//!   over while it hears a node that has heard its namesake for longer than the rank wait: before, that node cannot
+//!   tell it.
+//! - `LeftFirst`: who takes over by release or handover finds the old master's effects off: always, but for effects
+//!   of a later term that the old master won by a new election and of which the successor had no claim that may be
 //!   timely. Then the two do not hear each other both ways, and a partition can give two.
 //! - `Term`: a node's term never sinks while it runs; who takes over has a term above every term that a
 //!   timely datagram brought it, and above what its disk knew.
