@@ -68,6 +68,8 @@ pub struct Phases {
     pub wireguard: Option<f64>,
     /// Until the first handshake with a client.
     pub first_handshake: Option<f64>,
+    /// Extension: until 90 % of the clients that were there before had a handshake.
+    pub handshakes_90_percent: Option<f64>,
     /// Until the last hook ended.
     pub hooks: Option<f64>,
 }

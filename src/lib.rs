@@ -20,4 +20,5 @@ pub mod run;
 pub mod setup;
 pub mod state;
 pub mod status;
+pub mod sync;
 pub mod wireguard;

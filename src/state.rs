@@ -19,8 +19,8 @@ use wgha_proto::Term;
 
 pub use writer::StateWriter;
 
-/// Largest state file that is read, in bytes.
-const MAX_FILE: u64 = 1 << 20;
+/// Largest state file that is read, in bytes: the endpoints of 65,536 peers.
+const MAX_FILE: u64 = 16 << 20;
 
 /// What this node put up, written before it is put up, so that `wgha release` can undo it after a
 /// crash and PostUp never runs twice.

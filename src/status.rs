@@ -111,6 +111,9 @@ pub struct Node {
     pub ready: bool,
     /// Its config agrees with the local one where it must; `None`: not heard yet.
     pub config_match: Option<bool>,
+    /// Extension: the sync channel to it stands; `None` for the local node and witnesses.
+    #[serde(default)]
+    pub sync: Option<bool>,
     /// Its paths.
     pub paths: Vec<Path>,
 }
@@ -140,6 +143,7 @@ impl Node {
             maintenance: peer.maintenance,
             ready: peer.ready,
             config_match: peer.config_match,
+            sync: None,
             paths: addresses.iter().enumerate().map(path).collect(),
         }
     }
@@ -187,6 +191,10 @@ pub struct Wireguard {
     pub recent_handshakes: u64,
     /// Peers whose endpoint is known.
     pub endpoints_known: u64,
+    /// Extension: milliseconds since this node last knew all that the master knows of where peers
+    /// are; on the master: since it last looked. `None`: never since the start.
+    #[serde(default)]
+    pub endpoints_age_ms: Option<u64>,
     /// The floating IPs that its packets leave from.
     pub source: Vec<String>,
 }

@@ -11,10 +11,15 @@ use base64::engine::general_purpose::STANDARD;
 use ring::hkdf;
 use zeroize::Zeroizing;
 
+use crate::wire::name_len;
+
 /// Salt of every extraction (RFC 5869 §2.2).
 const SALT: &[u8] = b"wgha 1";
 /// What a vote key is derived with. Independent of the cluster's name, so a key file fits any.
 const VOTE_LABEL: &[u8] = b"vote";
+
+/// What secrets of other parts are derived with.
+const PURPOSE_LABEL: &[u8] = b"purpose";
 
 /// Why a key file is refused. No variant shows any part of a key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -158,6 +163,19 @@ impl Keyring {
     /// The ids of the keys, the sending one first.
     pub fn ids(&self) -> impl Iterator<Item = u16> + '_ {
         self.keys.iter().map(|key| key.id)
+    }
+
+    /// A secret for each gateway key, the sending one first, bound to `purpose` (at most 255 bytes):
+    /// secrets of two purposes tell nothing of each other. A witness gets none.
+    #[must_use]
+    pub fn derive(&self, purpose: &str) -> Vec<(u16, Zeroizing<[u8; 32]>)> {
+        let secret = |key: &Key| {
+            let mut out = Zeroizing::new([0; 32]);
+            let info = [PURPOSE_LABEL, &name_len(purpose), purpose.as_bytes()];
+            expand(key.gateway.as_ref()?, &info, out.as_mut_slice());
+            Some((key.id, out))
+        };
+        self.keys.iter().filter_map(secret).collect()
     }
 
     /// What keys to a peer are derived from: `vote` if one side is a witness.

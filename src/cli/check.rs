@@ -153,6 +153,12 @@ fn firewall(config: &Config, found: &Findings) -> String {
             heartbeats(&mut text, a, b);
         }
     }
+    for (a, b) in pairs_by_name(config) {
+        for to in &b.addresses {
+            let path = format!("TCP {} -> {}  (sync, {} to {})", hosts(a), to.send, a.name, b.name);
+            line(&mut text, &path);
+        }
+    }
     for (wireguard, port) in config.wireguard.iter().zip(&found.listen_ports) {
         let Some(port) = port else { continue };
         let interface = &wireguard.interface;
@@ -165,6 +171,22 @@ fn firewall(config: &Config, found: &Findings) -> String {
         }
     }
     text
+}
+
+/// All pairs of gateways; the one whose name sorts first connects to the other.
+fn pairs_by_name(config: &Config) -> Vec<(&Node, &Node)> {
+    let mut gateways: Vec<&Node> = config.gateways().collect();
+    gateways.sort_by(|a, b| a.name.cmp(&b.name));
+    let later = |i: usize| gateways.iter().skip(i + 1).copied().collect::<Vec<_>>();
+    let pairs =
+        gateways.iter().enumerate().flat_map(|(i, a)| later(i).into_iter().map(|b| (*a, b)));
+    pairs.collect()
+}
+
+/// The addresses of a node, without ports.
+fn hosts(node: &Node) -> String {
+    let hosts: Vec<String> = node.addresses.iter().map(|a| a.send.ip().to_string()).collect();
+    hosts.join(", ")
 }
 
 /// Every path between two nodes, both ways.

@@ -3,22 +3,25 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
+use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 use wgha_proto::{Ability, Term};
 
+use super::attend::Attendance;
 use super::ledger::Ledger;
 use super::scripts::Scripts;
 use super::tunnel::Tunnel;
 use super::view::{SharedView, TunnelView};
-use super::{Effects, Phases, Wanted};
+use super::{Effects, Notice, Phases, Wanted};
 use crate::config::FloatingIp;
 use crate::net::watch::Watch;
 use crate::net::{NetError, Netlink, address, announce};
 use crate::setup::Setup;
 use crate::state::AppliedAddress;
+use crate::sync::Endpoints;
 
 /// The floating IPs are announced again after this, in case the first bursts were lost.
 const ANNOUNCE_AGAIN: Duration = Duration::from_secs(1);
@@ -36,9 +39,14 @@ pub struct Machine {
     ledger: Ledger,
     scripts: Scripts,
     view: SharedView,
+    endpoints: Endpoints,
+    notices: mpsc::Sender<Notice>,
+    attendance: Attendance,
     floating_ips: Vec<FloatingIp>,
     tunnels: Vec<Tunnel>,
     announce_at: Option<Instant>,
+    /// The term whose endpoints this node publishes.
+    acting: Option<Term>,
     count_at: Instant,
     /// The machine has been set right once since the start.
     rested: bool,
@@ -50,7 +58,13 @@ impl Machine {
     /// # Errors
     ///
     /// Netlink cannot be used.
-    pub fn open(setup: &Setup, ledger: Ledger, view: SharedView) -> Result<Machine, NetError> {
+    pub fn open(
+        setup: &Setup,
+        ledger: Ledger,
+        view: SharedView,
+        endpoints: Endpoints,
+        notices: mpsc::Sender<Notice>,
+    ) -> Result<Machine, NetError> {
         let floating_ips = setup.config.floating_ips.clone();
         let tunnels = setup
             .tunnels()
@@ -62,9 +76,13 @@ impl Machine {
             scripts: Scripts::spawn(ledger.clone()),
             ledger,
             view,
+            endpoints,
+            notices,
+            attendance: Attendance::default(),
             floating_ips,
             tunnels,
             announce_at: None,
+            acting: None,
             count_at: Instant::now(),
             rested: false,
         };
@@ -95,6 +113,7 @@ impl Machine {
     /// would move its clients to this machine's own address. Every step is tried even if one
     /// before it failed. Returns what stood.
     async fn take_off(&mut self) -> Result<Vec<String>, String> {
+        self.attendance.end();
         let mut stood = Vec::new();
         let mut first_error = None;
         let mut note = |what: &str, result: Result<bool, String>| match result {
@@ -105,7 +124,9 @@ impl Machine {
         for tunnel in &mut self.tunnels {
             let down = tunnel.down(&self.ledger).await;
             note(tunnel.interface(), down);
+            tunnel.last_endpoints(&self.endpoints).await;
         }
+        self.acting = None;
         for tunnel in &self.tunnels {
             let rules = tunnel.source_rules(&self.netlink, false).await;
             note("source rules", rules.map_err(|e| e.to_string()));
@@ -151,11 +172,34 @@ impl Machine {
             }
             tunnel.check_port()?;
         }
+        for tunnel in &mut self.tunnels {
+            // It could serve without.
+            if let Err(e) = tunnel.take_endpoints(&self.endpoints).await {
+                warn!("endpoints not set: {e}");
+            }
+        }
         let addresses: Vec<_> = self.floating_ips.iter().map(applied).collect();
         if let Err(e) = self.ledger.update(|record| record.floating_ips = addresses) {
             error!("cannot keep the record of what is put up: {e}");
         }
         Ok(())
+    }
+
+    /// Begins to attend to a tunnel that is up now: first of all its clients are kicked.
+    fn attend(&mut self, index: usize, term: Term, entered: SystemTime) {
+        let Some(tunnel) = self.tunnels.get(index) else { return };
+        let Some(attended) = tunnel.attended(&self.endpoints) else { return };
+        // Later kicks are no part of the change of role.
+        let notices = (self.acting != Some(term)).then(|| self.notices.clone());
+        self.attendance.begin(attended, term, entered, &self.endpoints, notices);
+    }
+
+    /// A device that went down or away lost its sessions, so all clients are kicked again.
+    fn attend_again(&mut self, term: Term) {
+        self.attendance.end();
+        for index in 0..self.tunnels.len() {
+            self.attend(index, term, SystemTime::now());
+        }
     }
 
     fn restored(&self, what: &str) {
@@ -179,6 +223,7 @@ impl Machine {
             if count {
                 tunnel.count_peers(view).await;
             }
+            view.endpoints_age = self.endpoints.age(tunnel.interface());
         }
         self.view.draw(|view| {
             view.floating_ips = held;
@@ -190,7 +235,7 @@ impl Machine {
 #[async_trait]
 impl Effects for Machine {
     async fn enter(&mut self, term: Term, wanted: &Wanted) -> Result<Phases, String> {
-        let start = Instant::now();
+        let (start, entered) = (Instant::now(), SystemTime::now());
         let mut phases = Phases::default();
         self.put_addresses().await.map_err(|e| e.to_string())?;
         phases.address = Some(start.elapsed());
@@ -201,9 +246,16 @@ impl Effects for Machine {
         if !wanted.still() {
             return Err(format!("term {term} is over"));
         }
-        for tunnel in &mut self.tunnels {
+        for index in 0..self.tunnels.len() {
+            let Some(tunnel) = self.tunnels.get_mut(index) else { continue };
+            // What came since the last look; the device takes none when it is up.
+            if let Err(e) = tunnel.take_endpoints(&self.endpoints).await {
+                warn!("endpoints not set: {e}");
+            }
             tunnel.up().await?;
+            self.attend(index, term, entered);
         }
+        self.acting = Some(term);
         phases.wireguard = Some(start.elapsed());
         self.announce().await;
         self.announce_at = Some(Instant::now() + ANNOUNCE_AGAIN);
@@ -213,7 +265,7 @@ impl Effects for Machine {
         Ok(phases)
     }
 
-    async fn keep(&mut self, _: Term) -> Result<(), String> {
+    async fn keep(&mut self, term: Term) -> Result<(), String> {
         if let Some(why) = self.missing_interface().await {
             return Err(why);
         }
@@ -223,7 +275,9 @@ impl Effects for Machine {
         }
         for index in 0..self.tunnels.len() {
             let Some(tunnel) = self.tunnels.get_mut(index) else { continue };
-            if tunnel.keep_up().await? {
+            if tunnel.keep_up(&self.endpoints).await? {
+                self.attend_again(term);
+                let Some(tunnel) = self.tunnels.get(index) else { continue };
                 let what = format!("put back: {}", tunnel.interface());
                 self.restored(&what);
             }

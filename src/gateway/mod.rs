@@ -14,6 +14,8 @@ use wgha_proto::{Ability, Report, Role, RoleLevel, Term};
 
 use crate::setup::Setup;
 
+pub mod attend;
+pub mod kick;
 pub mod ledger;
 pub mod machine;
 pub mod scripts;
@@ -110,6 +112,8 @@ pub enum Notice {
     Report(Report),
     /// How long entering took.
     Entered(Term, Phases),
+    /// How clients come back, of one interface; again when more is known.
+    Handshakes(Term, kick::Handshakes),
 }
 
 /// The reconciler: a task around [`Effects`].

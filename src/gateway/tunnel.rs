@@ -3,20 +3,24 @@
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 use wgha_proto::WireguardKind;
 
+use super::attend::Attended;
+use super::kick::{Limits, SESSION_LIFE, Target};
 use super::ledger::Ledger;
 use super::scripts::{self, Lines};
 use super::view::TunnelView;
 use crate::config::{BackendChoice, FloatingIp, Wireguard};
 use crate::net::source::{self, SourcePlan};
 use crate::net::{NetError, Netlink};
+use crate::sync::Endpoints;
+use crate::sync::endpoints::Origin;
 use crate::wireguard::conf::WgConf;
 use crate::wireguard::{self, Backend, Source, WgError, port};
 
-/// A session lives this long without a new handshake (WireGuard's REJECT_AFTER_TIME).
-const SESSION_LIFE: Duration = Duration::from_secs(180);
+/// Bound of the last look at endpoints when the device has gone down: others wait for `Left`.
+const LAST_LOOK: Duration = Duration::from_millis(50);
 
 /// A WireGuard interface of the config.
 pub struct Tunnel {
@@ -26,6 +30,9 @@ pub struct Tunnel {
     backend: Option<Box<dyn Backend>>,
     /// The file changed since the device was staged.
     stale: bool,
+    /// Up to which of [`Table::moves`](crate::sync::endpoints::Table::moves) the staged device
+    /// follows.
+    endpoints: u64,
 }
 
 impl Tunnel {
@@ -33,7 +40,7 @@ impl Tunnel {
     #[must_use]
     pub fn new(entry: Wireguard, conf: WgConf, floating_ips: &[FloatingIp]) -> Tunnel {
         let plan = source_plan(&entry, &conf, floating_ips);
-        Tunnel { entry, conf, plan, backend: None, stale: true }
+        Tunnel { entry, conf, plan, backend: None, stale: true, endpoints: 0 }
     }
 
     /// The interface's name.
@@ -113,7 +120,72 @@ impl Tunnel {
         backend.set_source(self.entry.source.iter().copied().collect());
         backend.stage(&self.conf).await.map_err(|e| format!("{}: {e}", self.entry.interface))?;
         self.stale = false;
+        // Peers may be new.
+        self.endpoints = 0;
         Ok(())
+    }
+
+    /// Tells the staged device where its peers are, if that changed.
+    pub async fn take_endpoints(&mut self, endpoints: &Endpoints) -> Result<(), String> {
+        let name = &self.entry.interface;
+        let Some(backend) = &mut self.backend else { return Ok(()) };
+        if endpoints.moves(name) == self.endpoints {
+            return Ok(());
+        }
+        let table = endpoints.look(name);
+        let mut known: Vec<_> =
+            table.peers.iter().filter_map(|(key, peer)| Some((key.0, peer.endpoint?))).collect();
+        let result = async {
+            if table.origin == Origin::Kept {
+                // The device may be older than this process and know better.
+                let there = backend.peers().await?;
+                let has = |key: &[u8; 32]| {
+                    there.iter().any(|p| p.public_key == *key && p.endpoint.is_some())
+                };
+                known.retain(|(key, _)| !has(key));
+            }
+            backend.set_endpoints(&known).await
+        };
+        match result.await {
+            Ok(0) => {}
+            Ok(count) => debug!("{name}: {count} endpoints set"),
+            Err(e) => return Err(format!("{name}: {e}")),
+        }
+        self.endpoints = table.moves;
+        Ok(())
+    }
+
+    /// What those need who attend to the device now that it is up.
+    pub fn attended(&self, endpoints: &Endpoints) -> Option<Attended> {
+        let backend = self.backend.as_ref()?;
+        let table = endpoints.look(&self.entry.interface);
+        let target = |peer: &wireguard::conf::Peer| {
+            let known = table.peers.get(&peer.public_key).copied().unwrap_or_default();
+            Some(Target {
+                public_key: peer.public_key.0,
+                endpoint: known.endpoint.or(peer.endpoint)?,
+                last_handshake: known.last_handshake(),
+                keepalive: peer.keepalive,
+            })
+        };
+        Some(Attended {
+            interface: self.entry.interface.clone(),
+            live: backend.live(),
+            limits: Limits::of(backend.kind()),
+            targets: self.conf.peers.iter().filter_map(target).collect(),
+        })
+    }
+
+    /// After the device went down: the last that this node knew as master, for the others.
+    pub async fn last_endpoints(&mut self, endpoints: &Endpoints) {
+        let name = &self.entry.interface;
+        let Some(term) = endpoints.acting(name) else { return };
+        if let Some(backend) = &mut self.backend
+            && let Ok(Ok(peers)) = tokio::time::timeout(LAST_LOOK, backend.peers()).await
+        {
+            endpoints.publish(name, term, &peers);
+        }
+        endpoints.end(name);
     }
 
     /// The file changed since the device was staged.
@@ -159,7 +231,7 @@ impl Tunnel {
     }
 
     /// As master: puts the device back if it is gone, changed or down. True if it had to.
-    pub async fn keep_up(&mut self) -> Result<bool, String> {
+    pub async fn keep_up(&mut self, endpoints: &Endpoints) -> Result<bool, String> {
         let name = self.entry.interface.clone();
         let backend = self.backend.as_mut().ok_or_else(|| format!("{name}: not opened"))?;
         if let Some(why) = backend.failure().borrow().clone() {
@@ -169,6 +241,10 @@ impl Tunnel {
         let missing = !state.exists || !state.staged;
         if missing || self.stale {
             self.restage().await?;
+        }
+        if !state.up {
+            // A device that was deleted forgot them.
+            self.take_endpoints(endpoints).await?;
         }
         // Also when it is up: addresses and routes may have been removed.
         self.up().await?;

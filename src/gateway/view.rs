@@ -1,6 +1,7 @@
 //! What the reconciler last saw on the machine, for `wgha status`.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// A picture of the machine.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +28,9 @@ pub struct TunnelView {
     pub recent_handshakes: u64,
     /// Peers whose endpoint is known.
     pub endpoints_known: u64,
+    /// Age of the newest complete picture of where peers are, when this was drawn; `None`: none yet
+    /// in this run.
+    pub endpoints_age: Option<Duration>,
 }
 
 /// The picture, shared: the reconciler draws it, status reads it.

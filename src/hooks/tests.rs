@@ -1,13 +1,14 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use tempfile::TempDir;
 use tokio::time::sleep;
 
 use super::*;
-use crate::process::NotStarted;
 use crate::process::tests::lives;
+use crate::process::{self, NotStarted};
 
 const LONG: Duration = Duration::from_secs(20);
 

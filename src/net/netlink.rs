@@ -18,14 +18,16 @@ use super::NetError;
 use super::types::Family;
 
 mod address;
+mod bulk;
 mod link;
 mod route;
 mod rule;
 
-pub(super) use route::{route_key, same_route};
+pub(crate) use route::route_key;
+pub(super) use route::same_route;
 
-/// How long the kernel may take for one answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the kernel may take for one answer or one list, unless [`Netlink::patient`].
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often a list is asked for again when it changed while being read.
 const LIST_TRIES: usize = 5;
 /// `NLM_F_DUMP_INTR`: the list changed while it was being read.
@@ -40,6 +42,8 @@ pub const MAIN_TABLE: u32 = 254;
 #[derive(Clone, Debug)]
 pub struct Netlink {
     handle: rtnetlink::Handle,
+    /// Longest wait for one answer or one list.
+    patience: Duration,
     _driver: Arc<Driver>,
 }
 
@@ -70,7 +74,15 @@ impl Netlink {
         // Without these an error at the end of a list, or a dead connection, would look like success.
         connection.set_forward_done(true);
         connection.set_forward_ack(true);
-        Ok(Netlink { handle, _driver: Arc::new(Driver(tokio::spawn(connection))) })
+        let driver = Arc::new(Driver(tokio::spawn(connection)));
+        Ok(Netlink { handle, patience: ANSWER_TIMEOUT, _driver: driver })
+    }
+
+    /// The same connection, waiting this long for one answer or one list instead of 3 s: for links
+    /// with thousands of peers and routes, which the kernel walks at once when they go down.
+    #[must_use]
+    pub fn patient(self, patience: Duration) -> Netlink {
+        Netlink { patience, ..self }
     }
 
     async fn change(
@@ -103,7 +115,7 @@ impl Netlink {
         request: RouteNetlinkMessage,
         flags: u16,
     ) -> Result<Answers, NetError> {
-        tokio::time::timeout(ANSWER_TIMEOUT, self.answers(what, request, flags))
+        tokio::time::timeout(self.patience, self.answers(what, request, flags))
             .await
             .unwrap_or_else(|_| Err(NetError::NoAnswer(what.to_owned())))
     }

@@ -63,6 +63,8 @@ pub struct Address {
     pub interface: u32,
     /// The address and its prefix length.
     pub address: IpNet,
+    /// The other end's address, where it was given one (`peer`): the prefix length is then its.
+    pub far_end: Option<IpAddr>,
     /// What is left of its valid lifetime.
     pub valid: Lifetime,
     /// IPv6: preferred lifetime 0, so that the machine's own traffic does not leave from it.

@@ -7,14 +7,14 @@
 
 mod cloexec;
 mod lines;
+mod outcome;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -28,6 +28,8 @@ use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
 use tokio::time::{sleep, timeout};
 
 pub use lines::{MAX_LINE, MAX_LINES};
+pub use outcome::{NotStarted, Outcome};
+use outcome::{lost, outcome_of, why_not_started};
 
 /// From SIGTERM to SIGKILL, and again until a process that does not even die of that is given up.
 pub const GRACE: Duration = Duration::from_secs(2);
@@ -80,68 +82,6 @@ impl Job {
     pub fn env(mut self, name: &str, value: &str) -> Job {
         self.env.push((name.to_owned(), value.replace('\0', "?")));
         self
-    }
-}
-
-/// How a run ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// By itself, with this code.
-    Exit(i32),
-    /// By a signal that was not ours.
-    Signal(i32),
-    /// It did not end within its timeout.
-    TimedOut,
-    /// The caller called it off.
-    Cancelled,
-    /// It never ran.
-    NotStarted(NotStarted),
-}
-
-/// Why a program never ran.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NotStarted {
-    /// No such file, or the interpreter that its first line names is missing.
-    Missing,
-    /// No execute permission, or no program at all.
-    NotExecutable,
-    /// Anything else, in the system's words.
-    Other(String),
-}
-
-impl Outcome {
-    /// Ended by itself with code 0.
-    #[must_use]
-    pub fn is_success(&self) -> bool {
-        *self == Outcome::Exit(0)
-    }
-
-    /// The exit code, if it ended by itself.
-    #[must_use]
-    pub fn exit_code(&self) -> Option<i32> {
-        match self {
-            Outcome::Exit(code) => Some(*code),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Outcome::Exit(code) => write!(f, "exit {code}"),
-            Outcome::Signal(number) => match Signal::try_from(*number) {
-                Ok(signal) => write!(f, "killed by {signal}"),
-                Err(_) => write!(f, "killed by signal {number}"),
-            },
-            Outcome::TimedOut => f.write_str("timed out"),
-            Outcome::Cancelled => f.write_str("cancelled"),
-            Outcome::NotStarted(NotStarted::Missing) => f.write_str("not started: no such program"),
-            Outcome::NotStarted(NotStarted::NotExecutable) => {
-                f.write_str("not started: not executable")
-            }
-            Outcome::NotStarted(NotStarted::Other(why)) => write!(f, "not started: {why}"),
-        }
     }
 }
 
@@ -296,24 +236,4 @@ async fn leader_ended(leader: Pid, children: &mut SignalStream) {
     while let Ok(WaitStatus::StillAlive) = waitid(Id::Pid(leader), flags) {
         children.recv().await;
     }
-}
-
-fn why_not_started(error: io::Error) -> NotStarted {
-    match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::ENOENT | Errno::ENOTDIR) => NotStarted::Missing,
-        Some(Errno::EACCES | Errno::ENOEXEC) => NotStarted::NotExecutable,
-        _ => NotStarted::Other(error.to_string()),
-    }
-}
-
-fn outcome_of(status: ExitStatus) -> Outcome {
-    use std::os::unix::process::ExitStatusExt;
-    match (status.code(), status.signal()) {
-        (Some(code), _) => Outcome::Exit(code),
-        (None, signal) => Outcome::Signal(signal.unwrap_or(0)),
-    }
-}
-
-fn lost(error: io::Error) -> Outcome {
-    Outcome::NotStarted(NotStarted::Other(format!("its end was not seen: {error}")))
 }

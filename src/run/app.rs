@@ -21,6 +21,7 @@ use crate::gateway::view::SharedView;
 use crate::gateway::{Notice, Order};
 use crate::setup::Setup;
 use crate::state::StateDir;
+use crate::sync;
 
 /// The protocol's loop and the reconciler answer in microseconds, or something is wrong.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -38,6 +39,7 @@ pub(super) struct Parts {
     pub(super) handle: daemon::Handle,
     pub(super) gateway: GatewayParts,
     pub(super) view: SharedView,
+    pub(super) sync: Option<sync::Handle>,
     pub(super) calls: mpsc::Receiver<Call>,
 }
 
@@ -52,6 +54,8 @@ pub(super) struct App {
     events: mpsc::Receiver<Event>,
     gateway: GatewayParts,
     view: SharedView,
+    /// None on a witness.
+    sync: Option<sync::Handle>,
     calls: mpsc::Receiver<Call>,
     journal: Journal,
     watchdog: Watchdog,
@@ -81,6 +85,7 @@ impl App {
             events: parts.handle.events,
             gateway: parts.gateway,
             view: parts.view,
+            sync: parts.sync,
             calls: parts.calls,
             started: Instant::now(),
             handover: None,
@@ -151,6 +156,7 @@ impl App {
     async fn notice(&mut self, notice: Notice) -> anyhow::Result<()> {
         match notice {
             Notice::Entered(term, phases) => self.journal.entered(term, phases),
+            Notice::Handshakes(term, handshakes) => self.journal.handshakes(term, handshakes),
             Notice::Report(report) => {
                 match &report {
                     Report::Left(term) => self.journal.left(*term),
@@ -227,7 +233,11 @@ impl App {
         let hooks = self.journal.hooks.results();
         let uptime = self.started.elapsed();
         let view = self.view.look();
-        picture::status(&self.setup.config, self.wireguard, picture, &view, &hooks, uptime)
+        let sync = self.sync.as_ref().map(sync::Handle::view);
+        let mut status =
+            picture::status(&self.setup.config, self.wireguard, picture, &view, &hooks, uptime);
+        picture::add_sync(&mut status, sync.as_ref());
+        status
     }
 
     fn headline(&self) -> String {
@@ -256,6 +266,9 @@ impl App {
             self.gateway.orders.send_timeout(order, ANSWER).await.ok().context(
                 "the reconciler takes no orders; the protocol has the new config already",
             )?;
+        }
+        if let Some(sync) = &self.sync {
+            sync.reconfigure(sync::Settings::new(&setup)).await;
         }
         self.journal.reconfigure(&setup);
         self.setup = setup;

@@ -10,6 +10,7 @@ use crate::clock;
 use crate::config::HookState;
 use crate::events::{self, EventId, EventLog, phase_ms, rfc3339};
 use crate::gateway::Phases;
+use crate::gateway::kick::Handshakes;
 use crate::hooks::{HookContext, HookLevel, HookRunner, LevelDone};
 use crate::setup::Setup;
 use crate::state::{StateDir, StateWriter};
@@ -101,6 +102,19 @@ impl Journal {
         let millis = phases.wireguard.unwrap_or_default().as_millis();
         info!("term {term}: floating IPs and WireGuard are up after {millis} ms");
         self.run_hooks();
+    }
+
+    /// How clients come back. With several interfaces: the first of all, and 90 % of each.
+    pub(super) fn handshakes(&self, term: Term, handshakes: Handshakes) {
+        let Some(last) = self.last.as_ref().filter(|l| l.level.term == term) else { return };
+        self.events.update(last.id, |kept| {
+            let first = handshakes.first.map(phase_ms);
+            let before = kept.first_handshake;
+            kept.first_handshake = first.map(|f| before.map_or(f, |b| b.min(f))).or(before);
+            let ninety = handshakes.ninety_percent.map(phase_ms);
+            let before = kept.handshakes_90_percent;
+            kept.handshakes_90_percent = ninety.map(|n| before.map_or(n, |b| b.max(n))).or(before);
+        });
     }
 
     /// The effects of a term are gone.

@@ -1,8 +1,8 @@
 //! `wgha run`: puts the daemon together.
 //!
-//! Three threads: the protocol's, which never blocks (`daemon.rs`); the reconciler's, which changes
-//! the machine (`gateway/`); and this one: operators, hooks, events, files. They share bounded
-//! channels and watched levels.
+//! Four threads: the protocol's, which never blocks (`daemon.rs`); the reconciler's, which changes
+//! the machine (`gateway/`); that of the sync channel (`sync/`); and this one: operators, hooks,
+//! events, files. They share bounded channels and watched levels.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -30,6 +30,7 @@ use crate::log;
 use crate::net::Netlink;
 use crate::setup::Setup;
 use crate::state::StateDir;
+use crate::sync;
 use crate::wireguard;
 
 mod app;
@@ -106,7 +107,9 @@ async fn start(
     let handle = start_protocol(&setup, wireguard, boot)?;
     let view = SharedView::default();
     let setup = Arc::new(setup);
-    let gateway = start_gateway(&setup, &ledger, &view, &handle)?;
+    let endpoints = sync::Endpoints::default();
+    let sync = start_sync(&setup, &endpoints, &state)?;
+    let gateway = start_gateway(&setup, &ledger, &view, &endpoints, &handle)?;
     let (calls_tx, calls) = mpsc::channel(QUEUE);
     tokio::spawn(server::serve(listener, calls_tx));
     let me = setup.config.node();
@@ -127,6 +130,7 @@ async fn start(
         handle,
         gateway,
         view,
+        sync,
         calls,
     });
     app.context("cannot start the thread that keeps the state")
@@ -246,12 +250,26 @@ impl GatewayParts {
     }
 }
 
+/// Starts the sync channel. A witness has none.
+fn start_sync(
+    setup: &Setup,
+    endpoints: &sync::Endpoints,
+    state: &Arc<StateDir>,
+) -> anyhow::Result<Option<sync::Handle>> {
+    if setup.config.node().witness {
+        return Ok(None);
+    }
+    let handle = sync::start(sync::Settings::new(setup), endpoints.clone(), Arc::clone(state));
+    handle.map(Some).context("cannot start the sync channel's thread")
+}
+
 /// Starts the reconciler with a runtime of its own, so that neither the log's disk nor an operator
 /// stands between a takeover and the machine. A witness has none.
 fn start_gateway(
     setup: &Arc<Setup>,
     ledger: &Ledger,
     view: &SharedView,
+    endpoints: &sync::Endpoints,
     handle: &daemon::Handle,
 ) -> anyhow::Result<GatewayParts> {
     let (orders, orders_rx) = mpsc::channel(QUEUE);
@@ -260,6 +278,7 @@ fn start_gateway(
         return Ok(GatewayParts { orders, notices, thread: None });
     }
     let (setup, ledger, view) = (Arc::clone(setup), ledger.clone(), view.clone());
+    let endpoints = endpoints.clone();
     let level = handle.level.clone();
     let (ready_tx, ready) = std::sync::mpsc::sync_channel(1);
     let body = move || {
@@ -268,7 +287,7 @@ fn start_gateway(
             .build()
             .context("cannot start the runtime")?;
         runtime.block_on(async {
-            let machine = Machine::open(&setup, ledger, view)?;
+            let machine = Machine::open(&setup, ledger, view, endpoints, notices_tx.clone())?;
             // Whoever waits for this has given up at worst.
             let _ = ready_tx.send(());
             Gateway::new(machine, level, orders_rx, notices_tx).run().await;

@@ -12,6 +12,7 @@ use crate::gateway::view::View;
 use crate::hooks::HookResult;
 use crate::link;
 use crate::status::{FloatingIp, Hook, Lease, Node, Path, Status, Wireguard};
+use crate::sync;
 
 /// The status now.
 pub(super) fn status(
@@ -54,6 +55,17 @@ pub(super) fn status(
     }
 }
 
+/// Adds what the sync channel knows; a witness has none.
+pub(super) fn add_sync(status: &mut Status, sync: Option<&sync::Picture>) {
+    let Some(sync) = sync else { return };
+    let me = status.node.clone();
+    for node in status.nodes.iter_mut().filter(|node| !node.witness && node.name != me) {
+        node.sync = Some(sync.connected.contains_key(&node.name));
+    }
+    let refusals = sync.refusals.iter().map(|(word, count)| ((*word).to_owned(), *count));
+    status.refusals.extend(refusals);
+}
+
 /// Leases, which would make the master the only one, need three voters, and are not in this version.
 fn exclusive(config: &Config) -> String {
     match config.nodes.len() {
@@ -93,6 +105,7 @@ fn myself(node: &config::Node, picture: &Picture) -> Node {
         maintenance: picture.node.maintenance,
         ready: picture.node.ready,
         config_match: Some(true),
+        sync: None,
         paths: node
             .addresses
             .iter()
@@ -133,6 +146,7 @@ fn wireguard(config: &Config, kind: WireguardKind, view: &View) -> Vec<Wireguard
             peers: tunnel.peers,
             recent_handshakes: tunnel.recent_handshakes,
             endpoints_known: tunnel.endpoints_known,
+            endpoints_age_ms: tunnel.endpoints_age.map(millis),
             source: wireguard.source.iter().map(ToString::to_string).collect(),
         }
     };
@@ -152,6 +166,10 @@ fn counters(picture: &Picture, view: &View) -> std::collections::BTreeMap<String
     ]
     .map(|(name, count)| (name.to_owned(), count))
     .into()
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn nanos(duration: Duration) -> i64 {

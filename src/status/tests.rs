@@ -31,6 +31,7 @@ fn sample() -> Status {
             peers: 250,
             recent_handshakes: 31,
             endpoints_known: 187,
+            endpoints_age_ms: Some(512),
             source: vec!["203.0.113.10".into()],
         }],
         checks: vec![Check { name: "uplink".into(), ok: false, detail: "no answer".into() }],

@@ -3,35 +3,26 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use futures_util::{StreamExt as _, TryStreamExt as _};
 use ipnet::IpNet;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope,
-};
-use rtnetlink::{Handle, LinkUnspec, LinkWireguard, RouteMessageBuilder};
 
 use super::WgError;
 use super::conf::{Table, WgConf};
+use crate::net::netlink::{MAIN_TABLE, route_key};
+use crate::net::{Family, Lifetime, Link, NetError, Netlink, Route};
 
-/// Longest wait for one answer of the kernel, which normally answers at once.
-const ANSWER: Duration = Duration::from_secs(5);
+/// Longest wait for one answer of the kernel. It normally answers at once, but takes thousands of
+/// routes down with their link, and shares its lock with everyone who sets up links.
+const ANSWER: Duration = Duration::from_secs(10);
 
-/// Routes asked for before the first is answered.
-const IN_FLIGHT: usize = 32;
-
-/// The main routing table.
-const MAIN: u32 = 254;
+/// `RTPROT_BOOT`: what `ip route add`, and so wg-quick, says.
+const OWNER: u8 = 3;
 
 /// A device by name, whether it exists or not.
 pub(super) struct Netdev {
     name: String,
-    handle: Handle,
-    connection: tokio::task::JoinHandle<()>,
+    netlink: Netlink,
 }
 
 /// What exists under the name.
@@ -51,19 +42,10 @@ pub(super) enum Kind {
     Other(String),
 }
 
-impl Drop for Netdev {
-    fn drop(&mut self) {
-        self.connection.abort();
-    }
-}
-
 impl Netdev {
     /// Opens a netlink socket in the network namespace of this thread.
     pub(super) fn open(name: &str) -> Result<Self, WgError> {
-        let (connection, handle, _) =
-            rtnetlink::new_connection().map_err(WgError::step("open a netlink socket"))?;
-        let connection = tokio::spawn(connection);
-        Ok(Self { name: name.to_owned(), handle, connection })
+        Ok(Self { name: name.to_owned(), netlink: Netlink::open()?.patient(ANSWER) })
     }
 
     pub(super) fn name(&self) -> &str {
@@ -71,12 +53,7 @@ impl Netdev {
     }
 
     pub(super) async fn find(&self) -> Result<Option<Found>, WgError> {
-        let mut links = self.handle.link().get().match_name(self.name.clone()).execute();
-        match bounded(links.try_next()).await {
-            Ok(link) => Ok(link.map(|link| found(&link))),
-            Err(e) if e.raw_os_error() == Some(nix::libc::ENODEV) => Ok(None),
-            Err(source) => Err(self.failed("look for", source)),
-        }
+        Ok(self.netlink.link(&self.name).await?.map(|link| found(&link)))
     }
 
     /// As [`find`](Self::find), for a device that has to be of this kind.
@@ -102,66 +79,51 @@ impl Netdev {
     }
 
     pub(super) async fn create_wireguard(&self) -> Result<(), WgError> {
-        let link = LinkWireguard::new(&self.name).build();
-        let result = bounded(self.handle.link().add(link).execute()).await;
-        result.map_err(|e| self.failed("create", e))
+        if self.netlink.create_link(&self.name, WIREGUARD).await? {
+            return Ok(());
+        }
+        // Someone was faster. Whose it is, the next call finds out.
+        let exists = io::Error::from(io::ErrorKind::AlreadyExists);
+        Err(WgError::step(format!("create {}", self.name))(exists))
     }
 
     pub(super) async fn delete(&self, index: u32) -> Result<(), WgError> {
-        let result = bounded(self.handle.link().del(index).execute()).await;
-        match result {
-            Err(e) if e.raw_os_error() == Some(nix::libc::ENODEV) => Ok(()),
-            result => result.map_err(|e| self.failed("delete", e)),
-        }
+        self.netlink.delete_found(&self.name, index).await?;
+        Ok(())
     }
 
-    /// Addresses, then MTU and link up in one step. WireGuard's socket opens here (kernel), so the
-    /// error may be `EADDRINUSE`.
+    /// Addresses, MTU, then the link. WireGuard's socket opens here (kernel), so the error may be
+    /// `EADDRINUSE`.
     pub(super) async fn bring_up(&self, found: &Found, conf: &WgConf) -> Result<(), WgError> {
-        self.set_addresses(found.index, &conf.addresses, Strangers::Remove).await?;
-        if found.up && found.mtu == conf.mtu {
-            return Ok(());
+        self.set_addresses(&conf.addresses, Strangers::Remove).await?;
+        self.set_mtu(found, conf).await?;
+        if !found.up {
+            self.netlink.set_up(&self.name, true).await?;
         }
-        let link = LinkUnspec::new_with_index(found.index).mtu(conf.mtu).up().build();
-        let result = bounded(self.handle.link().set(link).execute()).await;
-        result.map_err(|e| self.failed("bring up", e))
+        Ok(())
     }
 
     /// Link down, then no address: an address would be local even on a device that is down, and
     /// the clients' way to the master would end here.
     pub(super) async fn bring_down(&self, found: &Found) -> Result<(), WgError> {
         if found.up {
-            let link = LinkUnspec::new_with_index(found.index).down().build();
-            let result = bounded(self.handle.link().set(link).execute()).await;
-            result.map_err(|e| self.failed("bring down", e))?;
+            self.netlink.set_up(&self.name, false).await?;
         }
-        self.set_addresses(found.index, &[], Strangers::Remove).await
+        self.set_addresses(&[], Strangers::Remove).await
     }
 
     /// Routes for all allowed prefixes, longest first. One that is there stays.
     pub(super) async fn add_routes(&self, index: u32, conf: &WgConf) -> Result<(), WgError> {
-        let mut present = None;
-        let adding = routes(conf)
-            .into_iter()
-            .map(|route| async move { (route, self.add_route(index, &route).await) });
-        let mut added = futures_util::stream::iter(adding).buffered(IN_FLIGHT);
-        while let Some((route, result)) = added.next().await {
-            match result {
-                Err(e) if e.raw_os_error() == Some(nix::libc::EEXIST) => {}
-                result => {
-                    result.map_err(|e| self.failed(&format!("route {} to", route.net), e))?;
-                    continue;
-                }
-            }
-            // Ours from before, or another's: the kernel's table is read once, and only now.
-            if present.is_none() {
-                present = Some(self.present_routes(index).await?);
-            }
-            if !present.as_ref().is_some_and(|present| present.contains(&route)) {
-                return Err(WgError::RouteTaken(route.net));
-            }
+        let wanted = routes(index, conf);
+        let present = self.present(&wanted).await?;
+        let missing = wanted.into_iter().filter(|r| !present.contains(&place(r))).collect();
+        let taken = self.netlink.add_routes(missing).await?;
+        // Another's, unless someone set ours since the question before.
+        let present = self.present(&taken).await?;
+        match taken.iter().find(|r| !present.contains(&place(r))) {
+            Some(route) => Err(WgError::RouteTaken(route.destination)),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// The difference between two files on a device that is up.
@@ -173,84 +135,77 @@ impl Netdev {
     ) -> Result<(), WgError> {
         let gone: Vec<IpNet> =
             old.addresses.iter().filter(|a| !new.addresses.contains(a)).copied().collect();
-        self.set_addresses(found.index, &new.addresses, Strangers::Keep(&gone)).await?;
-        if found.mtu != new.mtu {
-            let link = LinkUnspec::new_with_index(found.index).mtu(new.mtu).build();
-            let result = bounded(self.handle.link().set(link).execute()).await;
-            result.map_err(|e| self.failed("set the MTU of", e))?;
-        }
-        let wanted = routes(new);
-        for route in routes(old).difference(&wanted) {
-            let message = route_message(found.index, route);
-            match bounded(self.handle.route().del(message).execute()).await {
-                // Gone with its address, or by another hand.
-                Err(e) if e.raw_os_error() == Some(nix::libc::ESRCH) => {}
-                result => result.map_err(|e| self.failed("delete a route of", e))?,
-            }
-        }
+        self.set_addresses(&new.addresses, Strangers::Keep(&gone)).await?;
+        self.set_mtu(found, new).await?;
+        let wanted: BTreeSet<Place> = routes(found.index, new).iter().map(place).collect();
+        let mut gone = routes(found.index, old);
+        gone.retain(|route| !wanted.contains(&place(route)));
+        // Some went with their address, or by another hand.
+        let present = self.present(&gone).await?;
+        gone.retain(|route| present.contains(&place(route)));
+        self.netlink.remove_routes(gone).await?;
         self.add_routes(found.index, new).await
     }
 
-    async fn set_addresses(
-        &self,
-        index: u32,
-        wanted: &[IpNet],
-        strangers: Strangers<'_>,
-    ) -> Result<(), WgError> {
-        let present = self.addresses(index).await?;
-        for (net, message) in &present {
-            let remove = match strangers {
-                // The kernel's own link-local address comes and goes with the link.
-                Strangers::Remove => !is_link_local(net) && !wanted.contains(net),
-                Strangers::Keep(gone) => gone.contains(net),
-            };
-            if remove {
-                let result = bounded(self.handle.address().del(message.clone()).execute()).await;
-                match result {
-                    Err(e) if e.raw_os_error() == Some(nix::libc::EADDRNOTAVAIL) => {}
-                    result => result.map_err(|e| self.failed("take an address from", e))?,
-                }
-            }
-        }
-        for net in wanted.iter().filter(|net| !present.iter().any(|(there, _)| there == *net)) {
-            let add = self.handle.address().add(index, net.addr(), net.prefix_len());
-            match bounded(add.execute()).await {
-                Err(e) if e.raw_os_error() == Some(nix::libc::EEXIST) => {}
-                result => {
-                    result.map_err(|e| self.failed(&format!("give the address {net} to"), e))?;
-                }
-            }
+    async fn set_mtu(&self, found: &Found, conf: &WgConf) -> Result<(), WgError> {
+        if found.mtu != conf.mtu {
+            self.netlink.set_mtu(&self.name, conf.mtu).await?;
         }
         Ok(())
     }
 
-    async fn addresses(&self, index: u32) -> Result<Vec<(IpNet, AddressMessage)>, WgError> {
-        let stream = self.handle.address().get().set_link_index_filter(index).execute();
-        let all: Vec<AddressMessage> =
-            bounded(stream.try_collect()).await.map_err(|e| self.failed("read", e))?;
-        Ok(all.into_iter().filter_map(|m| Some((address(&m)?, m))).collect())
-    }
-
-    async fn add_route(&self, index: u32, route: &Route) -> Result<(), io::Error> {
-        bounded(self.handle.route().add(route_message(index, route)).execute()).await
-    }
-
-    async fn present_routes(&self, index: u32) -> Result<BTreeSet<Route>, WgError> {
-        let mut routes = BTreeSet::new();
-        let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
-        for filter in [v4, v6] {
-            let stream = self.handle.route().get(filter).execute();
-            let all: Vec<RouteMessage> = bounded(stream.try_collect())
-                .await
-                .map_err(|e| self.failed("read routes of", e))?;
-            routes.extend(all.iter().filter_map(|m| present_route(index, m)));
+    async fn set_addresses(
+        &self,
+        wanted: &[IpNet],
+        strangers: Strangers<'_>,
+    ) -> Result<(), WgError> {
+        let present = self.netlink.addresses(Some(&self.name)).await?;
+        for there in &present {
+            let net = there.address;
+            let remove = match strangers {
+                // The kernel's own link-local address comes and goes with the link.
+                Strangers::Remove => !is_link_local(&net) && !wanted.contains(&net),
+                Strangers::Keep(gone) => gone.contains(&net),
+            };
+            if remove {
+                self.netlink.remove_found(there).await?;
+            }
         }
-        Ok(routes)
+        for net in wanted.iter().filter(|net| !present.iter().any(|there| there.address == **net)) {
+            self.netlink.put_address(&self.name, *net, Lifetime::Forever, false).await?;
+        }
+        Ok(())
     }
 
-    fn failed(&self, what: &str, source: io::Error) -> WgError {
-        WgError::System { what: format!("{what} {}", self.name), source }
+    /// Which places of these routes, all to one device, have a route to that device now. One
+    /// question for each family and table, and none without routes.
+    async fn present(&self, routes: &[Route]) -> Result<BTreeSet<Place>, WgError> {
+        let lists: BTreeSet<(Family, u32, u32)> =
+            routes.iter().map(|r| (r.family(), r.table, r.interface)).collect();
+        let mut present = BTreeSet::new();
+        for (family, table, interface) in lists {
+            let routes = self.netlink.routes(family, table, Some(interface)).await?;
+            present.extend(routes.iter().map(place));
+        }
+        Ok(present)
+    }
+}
+
+impl From<NetError> for WgError {
+    fn from(e: NetError) -> Self {
+        match e {
+            NetError::Refused { what, source } => WgError::System { what, source },
+            NetError::NoAnswer(what) => {
+                WgError::System { what, source: io::ErrorKind::TimedOut.into() }
+            }
+            NetError::Open(source) => {
+                WgError::System { what: "open a netlink socket".to_owned(), source }
+            }
+            other => WgError::System {
+                what: "set up the interface".to_owned(),
+                source: io::Error::other(other),
+            },
+        }
     }
 }
 
@@ -263,127 +218,46 @@ enum Strangers<'a> {
     Keep(&'a [IpNet]),
 }
 
-/// A route to the device. Ordered by length, longest first, as wg-quick adds them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Route {
-    shorter_by: u8,
-    net: IpNet,
-    table: u32,
+/// Destination, metric and table: the kernel has one route for each.
+type Place = ((IpNet, u32), u32);
+
+fn place(route: &Route) -> Place {
+    (route_key(route), route.table)
 }
 
-impl Route {
-    fn new(net: IpNet, table: u32) -> Self {
-        Self { shorter_by: 128 - net.prefix_len(), net, table }
-    }
-}
-
-/// Which routes the file asks for.
-fn routes(conf: &WgConf) -> BTreeSet<Route> {
-    let prefixes = conf.peers.iter().flat_map(|p| p.allowed_ips.iter().copied());
-    match conf.table {
-        Table::Off => BTreeSet::new(),
-        Table::Number(table) => prefixes.map(|net| Route::new(net, table)).collect(),
+/// Which routes to the device the file asks for: longest first, as wg-quick adds them.
+fn routes(index: u32, conf: &WgConf) -> Vec<Route> {
+    let (table, covered): (_, &[IpNet]) = match conf.table {
+        Table::Off => return Vec::new(),
+        Table::Number(table) => (table, &[]),
         // The kernel routes the addresses' subnets to the device by itself.
-        Table::Auto => prefixes
-            .filter(|net| !conf.addresses.iter().any(|own| own.trunc().contains(net)))
-            .map(|net| Route::new(net, MAIN))
-            .collect(),
-    }
-}
-
-fn route_message(index: u32, route: &Route) -> RouteMessage {
-    let builder = RouteMessageBuilder::<IpAddr>::new()
-        .output_interface(index)
-        .table_id(route.table)
-        .protocol(RouteProtocol::Boot);
-    let scope =
-        if matches!(route.net, IpNet::V4(_)) { RouteScope::Link } else { RouteScope::Universe };
-    let builder = builder.scope(scope);
-    // Fails for a prefix longer than its family's addresses, which IpNet rules out.
-    match builder.clone().destination_prefix(route.net.addr(), route.net.prefix_len()) {
-        Ok(complete) => complete.build(),
-        Err(_) => builder.build(),
-    }
-}
-
-fn present_route(index: u32, message: &RouteMessage) -> Option<Route> {
-    let mut table = u32::from(message.header.table);
-    let mut destination = None;
-    let mut ours = false;
-    for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Table(number) => table = *number,
-            RouteAttribute::Oif(oif) => ours = *oif == index,
-            RouteAttribute::Destination(RouteAddress::Inet(v4)) => destination = Some((*v4).into()),
-            RouteAttribute::Destination(RouteAddress::Inet6(v6)) => {
-                destination = Some((*v6).into());
-            }
-            _ => {}
-        }
-    }
-    let any = match message.header.address_family {
-        netlink_packet_route::AddressFamily::Inet => IpAddr::from(Ipv4Addr::UNSPECIFIED),
-        netlink_packet_route::AddressFamily::Inet6 => IpAddr::from(Ipv6Addr::UNSPECIFIED),
-        _ => return None,
+        Table::Auto => (MAIN_TABLE, &conf.addresses),
     };
-    let length = message.header.destination_prefix_length;
-    let net = IpNet::new(destination.unwrap_or(any), length).ok()?;
-    ours.then(|| Route::new(net, table))
+    let prefixes: BTreeSet<(u8, IpNet)> = conf
+        .peers
+        .iter()
+        .flat_map(|p| p.allowed_ips.iter())
+        .filter(|net| !covered.iter().any(|own| own.trunc().contains(*net)))
+        .map(|net| (128 - net.prefix_len(), *net))
+        .collect();
+    prefixes.into_iter().map(|(_, net)| Route::new(net, table, index, OWNER)).collect()
 }
 
-fn found(link: &LinkMessage) -> Found {
-    let mut kind = None;
-    let mut mtu = 0;
-    for attribute in &link.attributes {
-        match attribute {
-            LinkAttribute::Mtu(bytes) => mtu = *bytes,
-            LinkAttribute::LinkInfo(infos) => {
-                kind = infos.iter().find_map(|info| match info {
-                    LinkInfo::Kind(InfoKind::Wireguard) => Some(Kind::Wireguard),
-                    LinkInfo::Kind(InfoKind::Tun) => Some(Kind::Tun),
-                    LinkInfo::Kind(other) => Some(Kind::Other(format!("of kind {other}"))),
-                    _ => None,
-                });
-            }
-            _ => {}
-        }
-    }
-    Found {
-        index: link.header.index,
-        kind: kind.unwrap_or_else(|| Kind::Other("a physical or built-in device".to_owned())),
-        up: link.header.flags.contains(LinkFlags::Up),
-        mtu,
-    }
+fn found(link: &Link) -> Found {
+    let kind = match link.kind.as_deref() {
+        Some(WIREGUARD) => Kind::Wireguard,
+        Some("tun") => Kind::Tun,
+        Some(other) => Kind::Other(format!("of kind {other}")),
+        None => Kind::Other("a physical or built-in device".to_owned()),
+    };
+    Found { index: link.index, kind, up: link.up, mtu: link.mtu }
 }
 
-/// `IFA_LOCAL` is the device's own address where the other one is the far end's.
-fn address(message: &AddressMessage) -> Option<IpNet> {
-    let mut address = None;
-    let mut local = None;
-    for attribute in &message.attributes {
-        match attribute {
-            AddressAttribute::Address(ip) => address = Some(*ip),
-            AddressAttribute::Local(ip) => local = Some(*ip),
-            _ => {}
-        }
-    }
-    IpNet::new(local.or(address)?, message.header.prefix_len).ok()
-}
+/// The kernel's name for a link of its WireGuard.
+const WIREGUARD: &str = "wireguard";
 
 fn is_link_local(net: &IpNet) -> bool {
     matches!(net, IpNet::V6(v6) if v6.addr().is_unicast_link_local())
-}
-
-async fn bounded<T>(
-    answer: impl Future<Output = Result<T, rtnetlink::Error>>,
-) -> Result<T, io::Error> {
-    match tokio::time::timeout(ANSWER, answer).await {
-        Ok(result) => result.map_err(|e| match e {
-            rtnetlink::Error::NetlinkError(message) => message.to_io(),
-            other => io::Error::other(other),
-        }),
-        Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
-    }
 }
 
 #[cfg(test)]
@@ -401,7 +275,7 @@ mod tests {
     }
 
     fn listed(conf: &WgConf) -> Vec<String> {
-        routes(conf).iter().map(|r| format!("{} {}", r.net, r.table)).collect()
+        routes(7, conf).iter().map(|r| format!("{} {}", r.destination, r.table)).collect()
     }
 
     #[test]

@@ -3,6 +3,10 @@
 //! Staged is: the TUN device exists with its link down, and the engine is configured and suspended.
 //! Both are needed: a suspended engine does not read the TUN, whose queue would fill.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use async_trait::async_trait;
 use tokio::sync::watch;
 use wgha_proto::WireguardKind;
@@ -10,14 +14,17 @@ use wgha_proto::WireguardKind;
 use super::conf::WgConf;
 use super::device::{Found, Kind, Netdev};
 use super::engine::{Engine, Snapshot};
-use super::plan::{Keepalives, Moves, plan};
-use super::{Backend, DeviceState, EMBEDDED_PEERS, PeerState, Source, WgError};
+use super::key::KEY_LEN;
+use super::plan::{Keepalives, Moves, peer_states, plan};
+use super::{Backend, DeviceState, EMBEDDED_PEERS, Kick, Live, PeerState, Source, WgError};
 
 /// A TUN device and the engine behind it.
 pub(super) struct EmbeddedBackend {
     netdev: Netdev,
-    engine: Engine,
+    engine: Arc<Engine>,
     source: Source,
+    /// The peers have their keepalives.
+    settled: Arc<AtomicBool>,
     /// As of the last `stage`.
     conf: Option<WgConf>,
 }
@@ -26,8 +33,9 @@ impl EmbeddedBackend {
     pub(super) fn open(interface: &str) -> Result<Self, WgError> {
         Ok(Self {
             netdev: Netdev::open(interface)?,
-            engine: Engine::start(interface)?,
+            engine: Arc::new(Engine::start(interface)?),
             source: Source::default(),
+            settled: Arc::default(),
             conf: None,
         })
     }
@@ -42,6 +50,14 @@ impl EmbeddedBackend {
         let found = self.find().await?.ok_or(WgError::NotStaged)?;
         let snapshot = self.engine.read().await?.ok_or(WgError::NotStaged)?;
         Ok((found, snapshot, conf))
+    }
+
+    fn keepalives(&self, running: bool) -> Keepalives {
+        match (running, self.settled.load(Ordering::Relaxed)) {
+            (false, _) => Keepalives::Off,
+            (true, false) => Keepalives::AsFound,
+            (true, true) => Keepalives::AsConfigured,
+        }
     }
 
     async fn silence(&self) -> Result<(), WgError> {
@@ -74,7 +90,10 @@ impl Backend for EmbeddedBackend {
             );
         }
         let running = self.engine.read().await?.is_some_and(|s| s.running);
-        let keepalives = if running { Keepalives::AsConfigured } else { Keepalives::Off };
+        if !running {
+            self.settled.store(false, Ordering::Relaxed);
+        }
+        let keepalives = self.keepalives(running);
         self.engine.configure(conf, keepalives).await?;
         if let (true, Some(found), Some(old)) = (running, &before, &self.conf) {
             self.netdev.change(found, old, conf).await?;
@@ -91,10 +110,17 @@ impl Backend for EmbeddedBackend {
             return Err(e);
         }
         self.netdev.add_routes(found.index, &conf).await?;
-        self.engine.configure(&conf, Keepalives::AsConfigured).await
+        match self.keepalives(true) {
+            Keepalives::AsConfigured => {
+                self.engine.configure(&conf, Keepalives::AsConfigured).await
+            }
+            // Nothing to set, and a takeover has no time to look.
+            Keepalives::Off | Keepalives::AsFound => Ok(()),
+        }
     }
 
     async fn down(&mut self) -> Result<(), WgError> {
+        self.settled.store(false, Ordering::Relaxed);
         self.silence().await?;
         match (&self.conf, self.engine.read().await?) {
             (Some(conf), Some(_)) => self.engine.configure(conf, Keepalives::Off).await,
@@ -106,7 +132,7 @@ impl Backend for EmbeddedBackend {
         let found = self.netdev.find_own(&Kind::Tun).await?;
         let snapshot = self.engine.read().await?;
         let running = snapshot.as_ref().is_some_and(|s| s.running);
-        let keepalives = if running { Keepalives::AsConfigured } else { Keepalives::Off };
+        let keepalives = self.keepalives(running);
         let staged = match (&self.conf, &snapshot) {
             (Some(conf), Some(snapshot)) => {
                 plan(&snapshot.device, conf, keepalives, Moves::TakenBack).is_empty()
@@ -121,13 +147,21 @@ impl Backend for EmbeddedBackend {
     }
 
     async fn peers(&mut self) -> Result<Vec<PeerState>, WgError> {
-        let peers = self.engine.read().await?.map(|s| s.device.peers).unwrap_or_default();
-        let peer = |p: super::plan::DevicePeer| PeerState {
-            public_key: p.public_key.0,
-            endpoint: p.endpoint,
-            last_handshake: p.last_handshake,
-        };
-        Ok(peers.into_iter().map(peer).collect())
+        peers(&self.engine).await
+    }
+
+    async fn set_endpoints(
+        &mut self,
+        endpoints: &[([u8; KEY_LEN], SocketAddr)],
+    ) -> Result<usize, WgError> {
+        self.engine.set_endpoints(endpoints.to_vec()).await
+    }
+
+    fn live(&self) -> Arc<dyn Live> {
+        Arc::new(EmbeddedLive {
+            engine: Arc::clone(&self.engine),
+            settled: Arc::clone(&self.settled),
+        })
     }
 
     async fn delete(&mut self) -> Result<(), WgError> {
@@ -137,5 +171,30 @@ impl Backend for EmbeddedBackend {
 
     fn failure(&self) -> watch::Receiver<Option<String>> {
         self.engine.failure()
+    }
+}
+
+async fn peers(engine: &Engine) -> Result<Vec<PeerState>, WgError> {
+    Ok(engine.read().await?.map(|s| peer_states(s.device.peers)).unwrap_or_default())
+}
+
+/// Asks the same worker, so that it sees all calls in their order.
+struct EmbeddedLive {
+    engine: Arc<Engine>,
+    settled: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl Live for EmbeddedLive {
+    async fn peers(&self) -> Result<Vec<PeerState>, WgError> {
+        peers(&self.engine).await
+    }
+
+    async fn kick(&self, kicks: &[Kick]) -> Result<(), WgError> {
+        self.engine.kick(kicks.to_vec()).await
+    }
+
+    fn settle(&self) {
+        self.settled.store(true, Ordering::Relaxed);
     }
 }

@@ -5,13 +5,15 @@
 //! done to it is done by one worker, one call after the other; every caller waits a bounded time.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::conf::WgConf;
+use super::key::KEY_LEN;
 use super::plan::{self, Keepalives};
-use super::{Source, WgError};
+use super::{Kick, Source, WgError};
 use worker::Worker;
 
 mod tunnel;
@@ -43,6 +45,9 @@ pub(super) struct Snapshot {
     pub(super) device: plan::Device,
 }
 
+/// Peers and where they are.
+type Endpoints = Vec<([u8; KEY_LEN], SocketAddr)>;
+
 type Reply<T> = oneshot::Sender<Result<T, WgError>>;
 
 enum Call {
@@ -50,6 +55,8 @@ enum Call {
     Resume(Source, Reply<()>),
     Suspend(Reply<()>),
     Read(Reply<Option<Snapshot>>),
+    SetEndpoints(Endpoints, Reply<usize>),
+    Kick(Vec<Kick>, Reply<()>),
     Delete(Reply<()>),
 }
 
@@ -109,6 +116,16 @@ impl Engine {
     /// `None` if there is no device.
     pub(super) async fn read(&self) -> Result<Option<Snapshot>, WgError> {
         self.call("read", Call::Read).await
+    }
+
+    /// Where peers are, on a suspended device. Returns how many it did not know.
+    pub(super) async fn set_endpoints(&self, endpoints: Endpoints) -> Result<usize, WgError> {
+        self.call("set endpoints", |reply| Call::SetEndpoints(endpoints, reply)).await
+    }
+
+    /// Handshakes and keepalives; nothing if suspended.
+    pub(super) async fn kick(&self, kicks: Vec<Kick>) -> Result<(), WgError> {
+        self.call("start handshakes", |reply| Call::Kick(kicks, reply)).await
     }
 
     /// Ends the device, and the TUN device with it.

@@ -4,6 +4,9 @@
 //! no socket and sends nothing, and keeps endpoints and time stamps.
 
 use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -11,14 +14,17 @@ use wgha_proto::WireguardKind;
 
 use super::conf::WgConf;
 use super::device::{Found, Kind, Netdev};
-use super::plan::{Device, Keepalives, Moves, plan};
+use super::key::KEY_LEN;
+use super::plan::{self, Device, Keepalives, Moves, peer_states, plan};
 use super::wgnl::Wgnl;
-use super::{Backend, DeviceState, PeerState, Source, WgError};
+use super::{Backend, DeviceState, Kick, Live, PeerState, Source, WgError};
 
 /// A device of the kernel's module.
 pub(super) struct KernelBackend {
     netdev: Netdev,
-    wgnl: Wgnl,
+    wgnl: Arc<Wgnl>,
+    /// The peers have their keepalives.
+    settled: Arc<AtomicBool>,
     /// As of the last `stage`.
     conf: Option<WgConf>,
     /// Never written: the kernel's WireGuard does not stop by itself.
@@ -29,7 +35,8 @@ impl KernelBackend {
     pub(super) fn open(interface: &str) -> Result<Self, WgError> {
         Ok(Self {
             netdev: Netdev::open(interface)?,
-            wgnl: Wgnl::open().map_err(WgError::step("open a generic netlink socket"))?,
+            wgnl: Arc::new(Wgnl::open().map_err(WgError::step("open a generic netlink socket"))?),
+            settled: Arc::default(),
             conf: None,
             failure: watch::Sender::new(None),
         })
@@ -40,16 +47,25 @@ impl KernelBackend {
     }
 
     async fn read(&self) -> Result<Device, WgError> {
-        let name = self.netdev.name();
-        self.wgnl.get(name).await.map_err(WgError::step(format!("read {name}")))
+        read(&self.wgnl, self.netdev.name()).await
+    }
+
+    async fn apply(&self, change: &plan::Change) -> Result<(), WgError> {
+        apply(&self.wgnl, self.netdev.name(), change).await
+    }
+
+    fn keepalives(&self, up: bool) -> Keepalives {
+        match (up, self.settled.load(Ordering::Relaxed)) {
+            (false, _) => Keepalives::Off,
+            (true, false) => Keepalives::AsFound,
+            (true, true) => Keepalives::AsConfigured,
+        }
     }
 
     /// Makes key, port and peers what the file says.
     async fn configure(&self, conf: &WgConf, keepalives: Keepalives) -> Result<(), WgError> {
         let change = plan(&self.read().await?, conf, keepalives, Moves::Taken);
-        let name = self.netdev.name();
-        let result = self.wgnl.set(name, &change).await;
-        result.map_err(|e| port_taken(WgError::step(format!("configure {name}"))(e), conf))
+        self.apply(&change).await.map_err(|e| port_taken(e, conf))
     }
 
     /// Staged, with a device that may be up or down.
@@ -57,6 +73,43 @@ impl KernelBackend {
         let conf = self.conf.clone().ok_or(WgError::NotStaged)?;
         let found = self.find().await?.ok_or(WgError::NotStaged)?;
         Ok((found, conf))
+    }
+}
+
+async fn read(wgnl: &Wgnl, name: &str) -> Result<Device, WgError> {
+    wgnl.get(name).await.map_err(WgError::step(format!("read {name}")))
+}
+
+async fn apply(wgnl: &Wgnl, name: &str, change: &plan::Change) -> Result<(), WgError> {
+    wgnl.set(name, change).await.map_err(WgError::step(format!("configure {name}")))
+}
+
+/// Shares the netlink socket, so that the kernel sees all requests in their order.
+struct KernelLive {
+    name: String,
+    wgnl: Arc<Wgnl>,
+    settled: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl Live for KernelLive {
+    async fn peers(&self) -> Result<Vec<PeerState>, WgError> {
+        Ok(peer_states(read(&self.wgnl, &self.name).await?.peers))
+    }
+
+    /// A keepalive that appears is sent at once, and without a session a handshake in its place;
+    /// the handshake goes on when the keepalive goes away again.
+    async fn kick(&self, kicks: &[Kick]) -> Result<(), WgError> {
+        let wanted = kicks.iter().filter(|k| k.keepalive != 0 || k.handshake);
+        let on = plan::keepalives(wanted.map(|k| (k.public_key, k.keepalive.max(1))));
+        apply(&self.wgnl, &self.name, &on).await?;
+        let without = kicks.iter().filter(|k| k.keepalive == 0 && k.handshake);
+        let off = plan::keepalives(without.map(|k| (k.public_key, 0)));
+        apply(&self.wgnl, &self.name, &off).await
+    }
+
+    fn settle(&self) {
+        self.settled.store(true, Ordering::Relaxed);
     }
 }
 
@@ -91,7 +144,10 @@ impl Backend for KernelBackend {
             }
             Some(found) => found,
         };
-        let keepalives = if found.up { Keepalives::AsConfigured } else { Keepalives::Off };
+        if !found.up {
+            self.settled.store(false, Ordering::Relaxed);
+        }
+        let keepalives = self.keepalives(found.up);
         self.configure(conf, keepalives).await?;
         if let (true, Some(old)) = (found.up, &self.conf) {
             self.netdev.change(&found, old, conf).await?;
@@ -105,10 +161,15 @@ impl Backend for KernelBackend {
         let result = self.netdev.bring_up(&found, &conf).await;
         result.map_err(|e| port_taken(e, &conf))?;
         self.netdev.add_routes(found.index, &conf).await?;
-        self.configure(&conf, Keepalives::AsConfigured).await
+        match self.keepalives(true) {
+            Keepalives::AsConfigured => self.configure(&conf, Keepalives::AsConfigured).await,
+            // Nothing to set, and a takeover has no time to look.
+            Keepalives::Off | Keepalives::AsFound => Ok(()),
+        }
     }
 
     async fn down(&mut self) -> Result<(), WgError> {
+        self.settled.store(false, Ordering::Relaxed);
         let Some(found) = self.netdev.find_own(&Kind::Wireguard).await? else { return Ok(()) };
         self.netdev.bring_down(&found).await?;
         match self.conf.clone() {
@@ -121,7 +182,7 @@ impl Backend for KernelBackend {
         let Some(found) = self.netdev.find_own(&Kind::Wireguard).await? else {
             return Ok(DeviceState { exists: false, up: false, staged: false });
         };
-        let keepalives = if found.up { Keepalives::AsConfigured } else { Keepalives::Off };
+        let keepalives = self.keepalives(found.up);
         let staged = match &self.conf {
             Some(conf) => plan(&self.read().await?, conf, keepalives, Moves::Taken).is_empty(),
             None => false,
@@ -133,13 +194,28 @@ impl Backend for KernelBackend {
         if self.find().await?.is_none() {
             return Ok(Vec::new());
         }
-        let device = self.read().await?;
-        let peer = |p: super::plan::DevicePeer| PeerState {
-            public_key: p.public_key.0,
-            endpoint: p.endpoint,
-            last_handshake: p.last_handshake,
-        };
-        Ok(device.peers.into_iter().map(peer).collect())
+        Ok(peer_states(self.read().await?.peers))
+    }
+
+    async fn set_endpoints(
+        &mut self,
+        endpoints: &[([u8; KEY_LEN], SocketAddr)],
+    ) -> Result<usize, WgError> {
+        let (found, _) = self.required().await?;
+        if found.up {
+            return Err(WgError::Up);
+        }
+        let change = plan::endpoints(&self.read().await?, endpoints);
+        self.apply(&change).await?;
+        Ok(change.peers.len())
+    }
+
+    fn live(&self) -> Arc<dyn Live> {
+        Arc::new(KernelLive {
+            name: self.netdev.name().to_owned(),
+            wgnl: Arc::clone(&self.wgnl),
+            settled: Arc::clone(&self.settled),
+        })
     }
 
     async fn delete(&mut self) -> Result<(), WgError> {

@@ -5,12 +5,14 @@
 //! `plan`, free of any I/O.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::config::BackendChoice;
+use key::KEY_LEN;
 
 pub mod conf;
 mod device;
@@ -51,8 +53,21 @@ pub trait Backend: Send + Sync {
     /// `stage` of this process was called it counts as not up, and is brought down.
     async fn stage(&mut self, conf: &conf::WgConf) -> Result<(), WgError>;
 
+    /// Tells a staged device where its peers are; those that it does not have are left out.
+    /// Returns how many it did not know.
+    ///
+    /// # Errors
+    /// [`WgError::Up`] on a device that is up: it knows better.
+    async fn set_endpoints(
+        &mut self,
+        endpoints: &[([u8; KEY_LEN], SocketAddr)],
+    ) -> Result<usize, WgError>;
+
     /// Starts the traffic: addresses, MTU, link up, routes. Staged before. On a device that is up,
     /// puts back what others removed.
+    ///
+    /// The peers have no keepalive yet, so nothing is sent by itself: [`Live::kick`] gives them
+    /// theirs, at its pace, and after [`Live::settle`] this call does.
     async fn up(&mut self) -> Result<(), WgError>;
 
     /// Ends the traffic: link down, no socket, no inner address. The device stays, with its peers
@@ -65,12 +80,42 @@ pub trait Backend: Send + Sync {
     /// Every peer with endpoint and last handshake; empty if there is no device.
     async fn peers(&mut self) -> Result<Vec<PeerState>, WgError>;
 
+    /// The device for those who speak to it while it is up, beside the owner of this.
+    fn live(&self) -> Arc<dyn Live>;
+
     /// Removes the device with everything it knows.
     async fn delete(&mut self) -> Result<(), WgError>;
 
     /// Why the implementation stopped working by itself, as soon as it does; `None` while it
     /// works. A later [`stage`](Backend::stage) starts it afresh.
     fn failure(&self) -> watch::Receiver<Option<String>>;
+}
+
+/// A device that is up, for those who do not own it. What is asked here and of the [`Backend`] is
+/// done in the order of asking: nothing asked before [`Backend::down`] acts after it.
+#[async_trait]
+pub trait Live: Send + Sync {
+    /// As [`Backend::peers`].
+    async fn peers(&self) -> Result<Vec<PeerState>, WgError>;
+
+    /// Sends handshake initiations and gives the peers their keepalive. Returns when that is done,
+    /// not when it is answered; a peer that cannot be reached is no error. Pass a few at a time: the
+    /// device does nothing else meanwhile.
+    async fn kick(&self, kicks: &[Kick]) -> Result<(), WgError>;
+
+    /// Every peer has its keepalive now: from here on [`Backend::up`] puts keepalives back.
+    fn settle(&self);
+}
+
+/// What a peer gets after the device came up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kick {
+    /// Its public key.
+    pub public_key: [u8; KEY_LEN],
+    /// Its configured keepalive in seconds, 0 for none.
+    pub keepalive: u16,
+    /// A handshake now. Without it a peer with a keepalive gets one too, by the keepalive.
+    pub handshake: bool,
 }
 
 /// What a device is now.
@@ -88,7 +133,7 @@ pub struct DeviceState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerState {
     /// Its public key.
-    pub public_key: [u8; 32],
+    pub public_key: [u8; KEY_LEN],
     /// Where it was last heard from, or the configured endpoint.
     pub endpoint: Option<SocketAddr>,
     /// When the last handshake ended, by the wall clock.
@@ -140,6 +185,9 @@ pub enum WgError {
     /// A route for one of the peers' prefixes goes elsewhere already.
     #[error("the route to {0} already goes to another interface")]
     RouteTaken(ipnet::IpNet),
+    /// [`Backend::set_endpoints`] on a device that is up.
+    #[error("the interface is up and knows itself where its peers are")]
+    Up,
     /// [`Backend::up`] before [`Backend::stage`].
     #[error("the interface is not configured yet")]
     NotStaged,

@@ -10,8 +10,9 @@ use std::time::SystemTime;
 
 use ipnet::IpNet;
 
+use super::PeerState;
 use super::conf::{Peer, WgConf};
-use super::key::{PublicKey, SecretKey};
+use super::key::{KEY_LEN, PublicKey, SecretKey};
 
 /// A device as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,6 +33,16 @@ pub(super) struct DevicePeer {
     pub(super) keepalive: u16,
     pub(super) allowed_ips: BTreeSet<IpNet>,
     pub(super) last_handshake: Option<SystemTime>,
+}
+
+/// What others are told of peers.
+pub(super) fn peer_states(peers: Vec<DevicePeer>) -> Vec<PeerState> {
+    let state = |p: DevicePeer| PeerState {
+        public_key: p.public_key.0,
+        endpoint: p.endpoint,
+        last_handshake: p.last_handshake,
+    };
+    peers.into_iter().map(state).collect()
 }
 
 /// What to change. `None` is: leave as it is.
@@ -87,6 +98,8 @@ pub(super) struct Fields {
 pub(super) enum Keepalives {
     Off,
     AsConfigured,
+    /// As they are: the kick gives them back one after the other.
+    AsFound,
 }
 
 /// How a device treats a prefix that is given to another peer.
@@ -125,9 +138,14 @@ fn peers(device: &Device, conf: &WgConf, keepalives: Keepalives, moves: Moves) -
         gone.map(|key| PeerChange { public_key: *key, action: Action::Remove }).collect();
     let mut later = Vec::new();
     for peer in &conf.peers {
-        let keepalive = if keepalives == Keepalives::Off { 0 } else { peer.keepalive };
         let public_key = peer.public_key;
-        let Some(before) = now.get(&public_key) else {
+        let before = now.get(&public_key);
+        let keepalive = match (keepalives, before) {
+            (Keepalives::Off, _) => 0,
+            (Keepalives::AsConfigured, _) | (Keepalives::AsFound, None) => peer.keepalive,
+            (Keepalives::AsFound, Some(before)) => before.keepalive,
+        };
+        let Some(before) = before else {
             later.push(PeerChange { public_key, action: Action::Add(added(peer, keepalive)) });
             continue;
         };
@@ -142,6 +160,28 @@ fn peers(device: &Device, conf: &WgConf, keepalives: Keepalives, moves: Moves) -
     }
     changes.append(&mut later);
     changes
+}
+
+/// The changes that tell `device` where its peers are. Peers that it does not have are left out.
+pub(super) fn endpoints(device: &Device, known: &[([u8; KEY_LEN], SocketAddr)]) -> Change {
+    let known: BTreeMap<_, _> = known.iter().copied().collect();
+    let moved = |peer: &DevicePeer| {
+        let endpoint = *known.get(&peer.public_key.0)?;
+        let fields = Fields { endpoint: Some(endpoint), ..Fields::default() };
+        let action = Action::Update(fields);
+        (peer.endpoint != Some(endpoint))
+            .then_some(PeerChange { public_key: peer.public_key, action })
+    };
+    Change { peers: device.peers.iter().filter_map(moved).collect(), ..Change::default() }
+}
+
+/// The changes that give peers a keepalive, in the order given.
+pub(super) fn keepalives(peers: impl Iterator<Item = ([u8; KEY_LEN], u16)>) -> Change {
+    let set = |(key, seconds)| PeerChange {
+        public_key: PublicKey(key),
+        action: Action::Update(Fields { keepalive: Some(seconds), ..Fields::default() }),
+    };
+    Change { peers: peers.map(set).collect(), ..Change::default() }
 }
 
 fn added(peer: &Peer, keepalive: u16) -> Fields {

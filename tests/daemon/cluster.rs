@@ -141,9 +141,14 @@ impl Cluster {
 
     /// Starts a node with a config of its own.
     pub(crate) fn start_with(&self, name: &'static str, config: &str) -> Daemon {
-        let path = self.path(&format!("{name}.toml"));
+        self.start_as(name, name, config)
+    }
+
+    /// Starts a node whose files have another name.
+    pub(crate) fn start_as(&self, files: &str, name: &'static str, config: &str) -> Daemon {
+        let path = self.path(&format!("{files}.toml"));
         fs::write(&path, config).unwrap();
-        Daemon::start(name, path, self.path(&format!("{name}.log")))
+        Daemon::start(name, path, self.path(&format!("{files}.log")))
     }
 
     /// Starts a node and waits until it has a role.

@@ -119,9 +119,10 @@ fn relay(
         while !shared.end.load(Ordering::Relaxed) {
             let length = match from.recv(&mut buffer) {
                 Ok(length) => length,
-                Err(e) if e.kind() == ErrorKind::WouldBlock => continue,
-                // Nobody listens there now: a daemon restarts.
-                Err(e) if e.kind() == ErrorKind::ConnectionRefused => continue,
+                // With a timeout set, a machine that is frozen for a moment interrupts the call.
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                    continue;
+                }
                 Err(e) => panic!("the proxy cannot receive: {e}"),
             };
             let datagram = buffer[..length].to_vec();

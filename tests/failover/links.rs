@@ -11,7 +11,7 @@ fn link_cut_and_healed() {
     let (gw1, gw2) = (pair.gateway(1), pair.gateway(2));
     pair.lab.cut_link(&gw1, true).expect("cut");
     pair.is_master(&gw2, "the link of gw1 is cut");
-    // The client finds the new gateway without any help: the one place where its 15 s are waited for.
+    // How soon it answers is the subject of clients.rs.
     audit::answers_soon(&pair.clients[0], "the link of gw1 is cut");
     pair.lab.heal_link(&gw1, true).expect("heal");
     pair.settled_on(&gw2, "the link of gw1 is back: the incumbent stays");

@@ -6,6 +6,7 @@
 //! fast a failover is, `netns-lab` measures.
 
 mod audit;
+mod clients;
 mod ipv6;
 mod larger;
 mod links;

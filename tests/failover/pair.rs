@@ -219,12 +219,21 @@ fn start_clients(lab: &Lab) -> Vec<WgPeer> {
     numbers.map(|n| lab.start_client(n).expect("a client")).collect()
 }
 
-/// Everything that helps to understand a failure.
 impl Drop for Pair {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
-            return;
+        if std::thread::panicking() {
+            self.tell();
         }
+        // The hooks of a daemon that was killed live on: under systemd their unit's end is theirs, here this is.
+        for pid in netns_lab::processes_of(self.lab.dir()).unwrap_or_default() {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
+impl Pair {
+    /// Everything that helps to understand a failure.
+    fn tell(&self) {
         for node in self.lab.members() {
             let name = node.name();
             let status = self.cluster.command(node, &["status"]);

@@ -10,5 +10,6 @@
 mod address;
 mod announce;
 mod namespace;
+mod netlink;
 mod source;
 mod watch;

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use net::{CLIENT, FLOATING, Keys, Net, PORT, choice, enter, kernel, within};
 use wgha::wireguard::conf::WgConf;
-use wgha::wireguard::{Backend, DeviceState, Source, WgError, open, port};
+use wgha::wireguard::{Backend, DeviceState, Kick, Source, WgError, open, port};
 
 /// Inner addresses.
 const INNER: &str = "10.99.0.1";
@@ -50,6 +50,12 @@ fn conf(net: &Net, keys: &Keys, peers: &[(&str, &str, &str)]) -> WgConf {
 
 const UP: DeviceState = DeviceState { exists: true, up: true, staged: true };
 const STAGED: DeviceState = DeviceState { exists: true, up: false, staged: true };
+
+/// All peers get their keepalive at once, which a device that just came up does not have.
+async fn keepalives(wg: &mut Box<dyn Backend>) {
+    wg.live().settle();
+    wg.up().await.unwrap();
+}
 
 /// Sockets on WireGuard's port in the namespace of this thread.
 fn port_is_free() -> bool {
@@ -88,6 +94,7 @@ fn staged_is_silent_and_up_speaks_from_the_floating_ip() {
         wg.up().await.unwrap();
         assert_eq!(wg.state().await.unwrap(), UP);
         assert!(!port_is_free());
+        keepalives(&mut wg).await;
         socket.set_read_timeout(Some(Duration::from_secs(8))).unwrap();
         let mut packet = [0; 2048];
         let (len, from) = socket.recv_from(&mut packet).expect("a handshake initiation");
@@ -153,6 +160,48 @@ fn a_client_is_served_and_remembered() {
     });
 }
 
+/// What the kick does: endpoints on the silent device, then handshakes with or without keepalive.
+#[test]
+fn a_kick_speaks_to_where_the_peer_was() {
+    let net = Net::new();
+    net.add_floating();
+    let (with, without) = (net.client_socket(4001), net.client_socket(4002));
+    let (keys, alice, bob) = (Keys::new(), Keys::new().public, Keys::new().public);
+    let moved = format!("Endpoint = {CLIENT}:4000\nPersistentKeepalive = 25");
+    let conf = conf(&net, &keys, &[(&alice, "10.99.0.2/32", &moved), (&bob, "10.99.0.3/32", "")]);
+    let [alice, bob] = [0, 1].map(|n: usize| conf.peers[n].public_key.0);
+    let at = |port: u16| (CLIENT.parse::<std::net::IpAddr>().unwrap(), port).into();
+    let known = [(alice, at(4001)), (bob, at(4002)), ([7; 32], at(4003))];
+    in_gateway(&net, async |mut wg| {
+        assert!(wg.set_endpoints(&known).await.is_err(), "nothing is staged");
+        wg.stage(&conf).await.unwrap();
+        assert_eq!(wg.set_endpoints(&known).await.unwrap(), 2);
+        assert_eq!(wg.set_endpoints(&known).await.unwrap(), 0, "they are there");
+        assert_eq!(wg.state().await.unwrap(), STAGED);
+        wg.up().await.unwrap();
+        assert!(matches!(wg.set_endpoints(&known).await, Err(WgError::Up)));
+        assert!(quiet(&with, Duration::from_secs(1)) && quiet(&without, Duration::from_millis(1)));
+        let kick = |public_key, keepalive| Kick { public_key, keepalive, handshake: true };
+        wg.live().kick(&[kick(alice, 25), kick(bob, 0), kick([7; 32], 0)]).await.unwrap();
+        for socket in [&with, &without] {
+            socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+            let mut packet = [0; 2048];
+            let (len, from) = socket.recv_from(&mut packet).expect("a handshake initiation");
+            assert_eq!((len, packet[0]), (148, 1));
+            assert_eq!(from.to_string(), format!("{FLOATING}:{PORT}"));
+        }
+        wg.live().settle();
+        assert_eq!(wg.state().await.unwrap(), UP, "each has its keepalive");
+        wg.down().await.unwrap();
+        wg.live().kick(&[kick(alice, 0), kick(bob, 0)]).await.unwrap();
+        assert!(quiet(&with, Duration::from_secs(1)), "a kick that comes late is none");
+        wg.stage(&conf).await.unwrap();
+        assert_eq!(wg.state().await.unwrap(), STAGED);
+        let endpoint = wg.peers().await.unwrap().into_iter().find(|p| p.public_key == alice);
+        assert_eq!(endpoint.unwrap().endpoint, Some(at(4001)), "kept over down and stage");
+    });
+}
+
 #[test]
 fn wg_show_works() {
     let net = Net::new();
@@ -167,6 +216,10 @@ fn wg_show_works() {
         assert!(shown.contains("10.99.0.2/32") && shown.contains("51820"), "{shown}");
         assert!(!shown.contains("keepalive"), "staged peers have none: {shown}");
         wg.up().await.unwrap();
+        let shown = net.wg(&net.gateway, &["show", name]);
+        assert!(!shown.contains("keepalive"), "they come one by one: {shown}");
+        assert_eq!(wg.state().await.unwrap(), UP);
+        keepalives(&mut wg).await;
         let shown = net.wg(&net.gateway, &["show", name]);
         assert!(shown.contains("persistent keepalive: every 25 seconds"), "{shown}");
         if !kernel() {
@@ -273,7 +326,9 @@ fn a_new_key_and_port_on_a_device_that_is_up() {
         after.mtu = 1380;
         wg.stage(&after).await.unwrap();
         assert_eq!(wg.state().await.unwrap(), UP);
-        assert!(port_is_free() && !port::is_free(PORT + 1, Source::default()).unwrap());
+        assert!(!port::is_free(PORT + 1, Source::default()).unwrap());
+        // The embedded engine's tasks let go of their old sockets in their own time.
+        assert!(within(Duration::from_secs(2), port_is_free));
         let shown = net.wg(&net.gateway, &["show", &net.interface]);
         assert!(shown.contains(&other.public) && shown.contains("51821"), "{shown}");
         assert!(shown.contains("fwmark: 0x7"), "{shown}");
@@ -446,6 +501,7 @@ fn both_families_from_their_floating_ips() {
         wg.set_source([v4_source, v6_source].into_iter().collect());
         wg.stage(&conf).await.unwrap();
         wg.up().await.unwrap();
+        keepalives(&mut wg).await;
         for (socket, address) in [(&v4, FLOATING), (&v6, floating)] {
             socket.set_read_timeout(Some(Duration::from_secs(8))).unwrap();
             let (len, from) = socket.recv_from(&mut [0; 2048]).expect(address);
@@ -463,7 +519,8 @@ fn many_peers() {
     let net = Net::new();
     net.add_floating();
     let keys = Keys::new();
-    let count: u32 = if kernel() { 3_000 } else { 1_000 };
+    // The kernel's has no limit; the lab's emulated machine does.
+    let count: u32 = if kernel() { 1_500 } else { 1_000 };
     let mut conf = conf(&net, &keys, &[]);
     for n in 0..count {
         let mut public_key = [9; 32];
@@ -476,21 +533,33 @@ fn many_peers() {
             preshared_key: None,
             allowed_ips: std::iter::once(first).chain(more).map(prefix).collect(),
             endpoint: None,
-            keepalive: 25,
+            // Each starts a handshake, whose arithmetic an emulated machine feels.
+            keepalive: if n % 50 == 0 { 25 } else { 0 },
         });
     }
     in_gateway(&net, async |mut wg| {
+        let mut start = std::time::Instant::now();
+        let mut lap = |what: &str| {
+            println!("{count} peers: {what} took {} ms", start.elapsed().as_millis());
+            start = std::time::Instant::now();
+        };
         wg.stage(&conf).await.unwrap();
+        lap("stage");
         assert_eq!(wg.state().await.unwrap(), STAGED);
         assert_eq!(wg.peers().await.unwrap().len(), usize::try_from(count).unwrap());
-        let start = std::time::Instant::now();
+        lap("read");
         wg.up().await.unwrap();
-        println!("{count} peers up in {:?}", start.elapsed());
+        lap("up");
+        wg.up().await.unwrap();
+        lap("up again");
         assert_eq!(wg.state().await.unwrap(), UP);
         conf.peers.truncate(10);
+        lap("read");
         wg.stage(&conf).await.unwrap();
+        lap("stage 10 of them");
         assert_eq!(wg.state().await.unwrap(), UP);
         wg.down().await.unwrap();
         assert_eq!(wg.state().await.unwrap(), STAGED);
+        lap("down");
     });
 }

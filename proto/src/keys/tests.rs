@@ -57,3 +57,26 @@ fn debug_shows_ids_only() {
     let text = format!("{:?}", Keyring::generate(7, [9; 32]));
     assert_eq!(text, "Keyring { witness: false, ids: [7], .. }");
 }
+
+#[test]
+fn derived_secrets_are_bound_to_key_and_purpose() {
+    let text = format!("gateway 3 {KEY}\ngateway 9 {}\n", STANDARD.encode([1; 32]));
+    let ring = Keyring::parse(&text).unwrap();
+    let one = ring.derive("sync");
+    assert_eq!(one.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [3, 9], "in the file's order");
+    assert_eq!(one, Keyring::parse(&text).unwrap().derive("sync"));
+    let mut all: Vec<[u8; 32]> = ["sync", "sync 2", ""]
+        .into_iter()
+        .flat_map(|purpose| ring.derive(purpose))
+        .map(|(_, secret)| *secret)
+        .chain([[9; 32], [1; 32], *ring.to_witness().keys[0].secret])
+        .collect();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), 9, "no two are equal");
+}
+
+#[test]
+fn a_witness_derives_nothing() {
+    assert!(Keyring::generate(7, [9; 32]).to_witness().derive("sync").is_empty());
+}

@@ -1,4 +1,7 @@
 //! What operators ask for.
+//!
+//! A command is refused for what is known now, with the reason; what turns out later (no answer, a refusal
+//! of the successor) comes as an event. The rules are those of docs/protocol.md §9.
 
 use super::{Node, Stopping};
 use crate::api::{Command, Event, Reason, Refused};
@@ -6,6 +9,7 @@ use crate::election::State;
 use crate::handover::{Cause, Step};
 
 impl Node {
+    /// A node that stops takes no further orders: it already gives up all that it has.
     pub(super) fn command(&mut self, command: Command) -> Result<(), Refused> {
         if self.stopping.is_some() {
             return Err(Refused::Stopping);
@@ -20,6 +24,7 @@ impl Node {
         }
     }
 
+    /// The checks go from what cannot be meant (a witness, an unknown name) to what may pass.
     fn command_handover(&mut self, to: Option<String>, force: bool) -> Result<(), Refused> {
         if self.config.witness {
             return Err(Refused::IAmWitness);
@@ -45,6 +50,7 @@ impl Node {
         Ok(())
     }
 
+    /// The peer of that name, if it can be master at all.
     fn gateway_named(&self, name: String) -> Result<usize, Refused> {
         if name == self.config.name {
             return Err(Refused::Myself(name));
@@ -58,7 +64,7 @@ impl Node {
         }
     }
 
-    /// The reason for each gateway.
+    /// The reason for each gateway, so that an operator sees which one to set right.
     fn no_successor(&self, force: bool) -> Refused {
         let gateways = self.peers.iter().enumerate().filter(|(_, peer)| !peer.config.witness);
         let reasons = gateways.filter_map(|(index, peer)| {
@@ -68,10 +74,13 @@ impl Node {
         Refused::NoSuccessor(if text.is_empty() { "there is no other".to_owned() } else { text })
     }
 
+    /// A master in maintenance hands over; without a successor only `force` lets it leave the clients
+    /// alone. Not a fault, so the node keeps voting and keeps what it knows.
     fn command_maintenance(&mut self, on: bool, force: bool) -> Result<(), Refused> {
         if self.config.witness {
             return Err(Refused::IAmWitness);
         }
+        // The same again is no error: scripts repeat themselves.
         if on == self.maintenance {
             return Ok(());
         }
@@ -95,6 +104,7 @@ impl Node {
         Ok(())
     }
 
+    /// Never refused: the process ends in any case, and a successor that differs is better than none.
     fn command_stop(&mut self) {
         self.stopping = Some(Stopping::UnderWay);
         self.queue_all();
@@ -102,6 +112,7 @@ impl Node {
             let to = self.best_successor(true, |_| true);
             self.give_up(to, true, Cause::Stop);
         }
+        // A fault stays the reason: it says more than that someone ended the process.
         if self.state != State::Serving && self.state.role() != crate::api::Role::Fault {
             self.level.reason = Reason::Stopping;
         }

@@ -1,5 +1,7 @@
 //! What follows from all that is known now. Runs after every input, and looks at levels, so nothing is
 //! missed by coming in another order.
+//!
+//! Sections are those of docs/protocol.md; the table of states and inputs is in `election.rs`.
 
 use std::time::Duration;
 
@@ -11,7 +13,9 @@ use crate::election::{Input, State, Verdict};
 const HOLD_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 impl Node {
+    /// From what time ended, over what this node can do, to whether it should be master.
     pub(super) fn decide(&mut self) {
+        // After the goodbye nothing happens any more: the session is over for everyone (§9).
         if self.stopping == Some(Stopping::Done) {
             return;
         }
@@ -30,19 +34,24 @@ impl Node {
         if self.state == before {
             return;
         }
+        // Not with the next heartbeat: whoever waits for this saves up to an interval.
         self.queue_all();
         if self.state == State::Standby {
             self.listened_at.get_or_insert(self.now);
         }
         if self.state == State::Serving {
             self.abort("the successor did not take over");
+            // A term is won as the highest known + 1 (§7).
             self.term = self.highest.saturating_add(1);
             self.note_term(self.term);
             self.won_at = self.now;
+            // What I gave up before is history: a release said on would free the role that I hold.
             self.yielded = None;
             self.release = None;
         }
         let role = self.state.role();
+        // To the machine, leaving is backup already, so that effects go off; that others hear of a
+        // master until they are off is the message's affair (§6).
         if role == old_role {
             return;
         }
@@ -55,7 +64,8 @@ impl Node {
         self.event(Event::Role { from: old_role, to: role, term, reason, detect });
     }
 
-    /// How long ago the trouble began that a change of role answers.
+    /// How long ago the trouble began that a change of role answers: the first part of every failover,
+    /// shown in events.
     fn detect_time(&self, reason: &Reason) -> Duration {
         match reason {
             Reason::MasterSilent(_) => {
@@ -70,6 +80,8 @@ impl Node {
         }
     }
 
+    /// Term and master of the level; the role itself changes in `step` alone. The master is me only
+    /// while I serve: once I leave, effects go off, and the next claim is another's.
     pub(super) fn refresh_level(&mut self) {
         let serving = self.state == State::Serving;
         self.level.term = if serving { self.term } else { self.highest };
@@ -86,6 +98,7 @@ impl Node {
     /// What time alone ends.
     fn expire(&mut self) {
         let (now, detection) = (self.now, self.config.detection());
+        // Alive is: timely less than my D ago (§5).
         for index in 0..self.peers.len() {
             let silent = self.peers.get(index).is_some_and(|peer| {
                 peer.alive && peer.last_timely.is_none_or(|at| now.since(at) >= detection)
@@ -94,6 +107,7 @@ impl Node {
                 self.note_alive(index, false);
             }
         }
+        // The namesake is gone, or was an earlier run of mine (§5).
         if self.duplicate.first.is_some() && now.since(self.duplicate.last) >= detection {
             self.duplicate = super::Duplicate::default();
         }
@@ -110,7 +124,7 @@ impl Node {
         }
     }
 
-    /// Fault, or not.
+    /// Fault, or not. A witness has nothing that could fail: it only votes.
     fn judge_ability(&mut self) {
         let unable = if self.config.witness {
             None
@@ -131,15 +145,19 @@ impl Node {
 
     /// Being master failed: fault at once, and for a while even if all seems well again.
     pub(super) fn failed(&mut self, term: u64, why: String) {
+        // A late word about an older term says nothing about this one.
         if !self.state.claims() || term != self.term {
             return;
         }
+        // 1 s, doubling to 60 s (§6): a gateway that fails as master each time must not take the role
+        // back and forth at the pace of its failures.
         let hold = self.failure.next.max(HOLD_OFF.0);
         self.failure.next = (hold * 2).min(HOLD_OFF.1);
         self.failure.hold = Some((self.now + hold, why));
     }
 
-    /// Design §5.1.
+    /// Whoever starts, or was cut off, listens first (§6): a takeover on nothing but its own ignorance
+    /// would make two masters of every restart.
     fn listen(&mut self) {
         if self.state != State::Init {
             return;
@@ -151,7 +169,8 @@ impl Node {
         }
     }
 
-    /// Design §5.2 and §5.3.
+    /// Whether to take over (§7). The rules are a pure function of the view, in `election.rs`; here is
+    /// only what changes by its verdict.
     fn elect(&mut self) {
         let eligible = self.obstacle().is_none();
         if !eligible {
@@ -160,6 +179,7 @@ impl Node {
             return;
         }
         if self.eligible_since.is_none() {
+            // The wait by rank begins when I became able to win, not when the role became free.
             self.eligible_since = Some(self.now);
             // After init `settled` says that I am new; this is for those who came back.
             if self.listened_at.is_some_and(|at| at < self.now) {
@@ -180,7 +200,7 @@ impl Node {
         }
     }
 
-    /// What keeps me from being a candidate at all.
+    /// What keeps me from being a candidate at all (§7), in the word that status shows.
     pub(super) fn obstacle(&self) -> Option<&'static str> {
         if self.config.witness {
             return Some("witness");
@@ -200,6 +220,8 @@ impl Node {
         }
     }
 
+    /// For events and reasons. Indexes are of the config in force; an empty name shows a mistake here
+    /// without ending the process.
     pub(super) fn peer_name(&self, index: usize) -> String {
         self.peers.get(index).map(|peer| peer.config.name.clone()).unwrap_or_default()
     }

@@ -33,7 +33,7 @@ pub(super) struct Duplicate {
     pub(super) fault: bool,
 }
 
-/// [`Command::Stop`] is under way.
+/// [`Command::Stop`](crate::api::Command::Stop) is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stopping {
     /// Handing over, leaving, releasing.

@@ -1,4 +1,8 @@
 //! From bytes to what they change. Cheap checks first, state changes last.
+//!
+//! The order of the checks, and which refusal wins, is docs/protocol.md §5: a second implementation is
+//! held to it by tests/interop. What is refused changes nothing (but the count of its refusal), and
+//! nothing unauthenticated gets further than `open`.
 
 use std::time::Duration;
 
@@ -12,12 +16,15 @@ use crate::wire::body::{Body, Echo};
 use crate::wire::{HEADER_LEN, Header, MAGIC, MAX_DATAGRAM, MAX_PATHS, TAG_LEN, VERSION};
 
 impl Node {
+    /// One datagram, from its header to its effects (§5).
     pub(super) fn receive(&mut self, bytes: &mut [u8]) -> Result<(), Refusal> {
         let header = self.check_header(bytes)?;
         let index =
             self.peers.iter().position(|p| p.tag == header.sender).ok_or(Refusal::Sender)?;
         let body = self.open(index, &header, bytes)?;
         if let Some(obituary) = body.obituary {
+            // Before anything about the sender's own freshness: an obituary proves itself, and is often
+            // about a node that can no longer say anything.
             self.read_obituary(&obituary);
             if self.peers.get(index).is_some_and(|peer| peer.ended.contains(&header.session)) {
                 // It was this session's own.
@@ -39,7 +46,8 @@ impl Node {
         self.hear_stranger(index, &header, body, sent)
     }
 
-    /// What can be refused without any arithmetic.
+    /// What can be refused without any arithmetic. Length, magic and cluster are at fixed places, so
+    /// that a filter in the kernel can do the same (§2).
     fn check_header(&self, bytes: &[u8]) -> Result<Header, Refusal> {
         if !(HEADER_LEN + TAG_LEN..=MAX_DATAGRAM).contains(&bytes.len()) {
             return Err(Refusal::Length);
@@ -67,6 +75,8 @@ impl Node {
     /// Opens the datagram, checks that it was not seen before, and reads its body. Changes nothing
     /// but the cache of keys, and that only for what is authentic.
     fn open(&mut self, index: usize, header: &Header, bytes: &mut [u8]) -> Result<Body, Refusal> {
+        // A witness never holds the gateways' secret, so whatever it sends or gets is sealed with
+        // the vote secret derived from it (§3).
         let vote = self.config.witness;
         let peer = self.peers.get_mut(index).ok_or(Refusal::Sender)?;
         if header.path >= MAX_PATHS {
@@ -76,6 +86,8 @@ impl Node {
         if peer.ended.contains(&header.session) {
             return Err(Refusal::Ended);
         }
+        // Derived once a session. Only an established session's keys are kept: those of a stranger
+        // would push them out.
         let cached = peer.rx.as_ref().filter(|(k, s, _)| *k == header.key && *s == header.session);
         let (plain, fresh) = if let Some((_, _, keys)) = cached {
             (keys.open(bytes)?, None)
@@ -85,6 +97,8 @@ impl Node {
             (keys.open(bytes)?, Some(keys))
         };
         if let Some(session) = peer.session.as_ref().filter(|s| s.id == header.session) {
+            // After opening: a counter means nothing before it is authentic. The window is only asked,
+            // not moved: `hear_known` marks it.
             if !session.is_new(header.path, header.counter) {
                 return Err(Refusal::Replayed);
             }
@@ -95,7 +109,8 @@ impl Node {
         Body::decode(plain).ok_or(Refusal::Malformed)
     }
 
-    /// When I sent what this echoes, if that is timely.
+    /// When I sent what this echoes, and how long the sender had it, if that is timely: freshness
+    /// without clocks (§5). `None` for an echo of another session of mine, or one too old.
     fn echo_of(
         &self,
         index: usize,
@@ -108,6 +123,7 @@ impl Node {
         match peer.log.echo_of(echo.number, self.now, self.config.detection()) {
             EchoOf::Recent(sent) => Ok(Some((sent, Duration::from_micros(u64::from(echo.age_us))))),
             EchoOf::Stale => Ok(None),
+            // Someone else counts in my session: I was copied, or rolled back.
             EchoOf::NeverSent => Err(Refusal::NeverSent),
         }
     }
@@ -124,6 +140,7 @@ impl Node {
     ) -> Result<(), Refusal> {
         let (now, interval) = (self.now, self.config.interval);
         let peer = self.peers.get_mut(index).ok_or(Refusal::Sender)?;
+        // Twice the larger of both intervals (§5, Sessions): one heartbeat may be lost either way.
         let theirs = peer.said.as_ref().map(|(said, _)| micros_of(said.interval_us));
         let patience = interval.max(theirs.unwrap_or_default()) * 2;
         let occupied = peer.session.is_some()
@@ -138,6 +155,7 @@ impl Node {
             peer.establish(header.session);
             // It hears from me at once, so it can establish me as quickly.
             peer.queue();
+            // The process that claimed is gone, whatever its successor is (§7): no need to wait.
             if was_master {
                 let name = peer.config.name.clone();
                 self.vacate(Reason::MasterRestarted(name), now);
@@ -164,9 +182,12 @@ impl Node {
         let (now, wall) = (self.now, self.wall(self.now));
         let Some(peer) = self.peers.get_mut(index) else { return };
         let Some(session) = peer.session.as_mut() else { return };
+        // From here on it counts as seen: all that could refuse it has been asked.
         session.mark(header.path, header.counter);
         let newest = session.advance(body.number, now);
         peer.last_heard = Some(now);
+        // Late ones may report what stays true (a term, a yield, a release), but are no sign of life:
+        // an attacker may have held them back (§5, Late).
         let Some((sent_at, age)) = sent else {
             if newest {
                 self.take_late(index, &body);
@@ -178,12 +199,15 @@ impl Node {
             *at = Some(now);
         }
         if newest {
+            // §5, Measurements. The offset assumes a way there as long as the way back, which is why
+            // `clock` keeps that of the shortest round trip.
             let rtt = now.since(sent_at).saturating_sub(age);
             peer.rtt = Some(peer.rtt.map_or(rtt, |old| (old * 7 + rtt) / 8));
             let half = i64::try_from(rtt.as_nanos() / 2).unwrap_or(i64::MAX);
             let offset = body.wall_ns.saturating_add(half).saturating_sub(wall);
             peer.clock.add(rtt, offset);
         }
+        // Before its content: an event about a peer that is not alive would read wrongly.
         self.note_alive(index, true);
         if newest {
             self.take(index, body);
@@ -191,7 +215,7 @@ impl Node {
     }
 }
 
-/// An interval as the wire has it.
+/// An interval as the wire has it: microseconds (§4, timing).
 pub(super) fn micros_of(us: u32) -> Duration {
     Duration::from_micros(u64::from(us))
 }

@@ -1,4 +1,7 @@
-//! The end of being master, as it is said: releases, yields, goodbye (design §5.5 and §5.6).
+//! The end of being master, as it is said: releases, yields, goodbye (docs/protocol.md §8 and §9).
+//!
+//! A release is a promise that nothing of mine acts any more. It is therefore said only after the machine
+//! verified that (`Left`), and believed by others without any wait.
 
 use std::time::Duration;
 
@@ -24,6 +27,7 @@ impl Node {
             return;
         }
         let term = self.term;
+        // Named only if it said `ready`; without one the role goes by §7.
         let successor = match self.outgoing.as_mut().filter(|o| o.step == Step::Leaving) {
             Some(outgoing) => {
                 outgoing.step = Step::Released;
@@ -34,6 +38,7 @@ impl Node {
             None => NOBODY,
         };
         self.releases = self.releases.saturating_add(1);
+        // Longer is of no use: by then whoever did not hear it has counted me as silent.
         let until = self.now + self.config.detection();
         self.release = Some(Releasing {
             term,
@@ -56,7 +61,8 @@ impl Node {
         self.queue_all();
     }
 
-    /// Says a release again to those who did not answer it.
+    /// Says a release again to those who did not answer it: ten times after 5 ms, because clients wait,
+    /// then slower, because who has not answered by then is hardly there (§9).
     pub(super) fn repeat_release(&mut self) {
         let Some(mut release) = self.release else { return };
         let open = |peer: &Peer| peer.alive && !peer.release_answered;
@@ -75,7 +81,8 @@ impl Node {
         }
     }
 
-    /// Whoever echoes a message that carried the release has it.
+    /// Whoever echoes a message that carried the release has it: numbers grow, and every message since
+    /// the first has it.
     pub(super) fn take_echo_of_release(&mut self, index: usize, body: &Body) {
         let Some(peer) = self.peers.get_mut(index) else { return };
         if let (Some(echo), Some(first)) = (body.echo, peer.release_number)
@@ -85,7 +92,8 @@ impl Node {
         }
     }
 
-    /// Honours a release: once, and only knowing no higher term.
+    /// Honours a release: once for each term of a session, and only knowing no higher term (§9). A late
+    /// one counts too: what was given up stays given up.
     pub(super) fn take_release(&mut self, index: usize, body: &Body) {
         let Some(release) = body.release else { return };
         let (highest, tag, detection) = (self.highest, self.tag, self.config.detection());
@@ -105,10 +113,12 @@ impl Node {
             self.vacate(Reason::MasterReleased(name), self.now + detection);
             return;
         }
+        // At most my detection time, whatever it says: a peer must not keep the role from me for ever.
         let remaining = Duration::from_millis(u64::from(release.remaining_ms)).min(detection);
         let for_other = release.successor != NOBODY && release.successor != tag;
         let reserved = if for_other { self.now + remaining } else { self.now };
         self.vacate(Reason::MasterReleased(name.clone()), reserved);
+        // At once, without rank or evidence: its effects are off, and it hears me (§9).
         if release.successor == tag && self.obstacle().is_none() {
             let asked =
                 self.incoming.take().filter(|incoming| incoming.peer == index && incoming.manual);
@@ -117,7 +127,8 @@ impl Node {
         }
     }
 
-    /// A peer claims a higher term than the one that I handed over.
+    /// A peer claims a higher term than the one that I handed over: only its claim ends a handover,
+    /// and with success only if it is the named successor's.
     pub(super) fn take_success(&mut self, index: usize, term: u64) {
         let done = self
             .outgoing
@@ -131,13 +142,14 @@ impl Node {
         }
     }
 
-    /// Another master stays.
+    /// Another master stays (§8). Said on, so that it sets right what my announcements changed.
     pub(super) fn yield_to(&mut self, name: String) {
         self.yielded = Some((self.term, self.now));
         self.step(Input::Leave, Reason::Yielded(name));
     }
 
-    /// A peer yielded: my addresses and claims may have been overwritten by it (design §5.5).
+    /// A peer yielded: my addresses and claims may have been overwritten by it (§8). Once for each of
+    /// its terms, however often it says so.
     pub(super) fn take_yield(&mut self, index: usize, body: &Body) {
         let Some((term, _)) = body.yielded else { return };
         let Some(peer) = self.peers.get_mut(index) else { return };
@@ -150,7 +162,8 @@ impl Node {
         }
     }
 
-    /// Goodbye once nothing is left to give up or to say.
+    /// Goodbye once nothing is left to give up or to say (§9). The last message must have the goodbye, so
+    /// it is queued before `Done` ends all queueing.
     pub(super) fn finish_stop(&mut self) {
         let busy = self.state.claims() || self.release.is_some();
         if self.stopping == Some(Stopping::UnderWay) && !busy {

@@ -1,4 +1,7 @@
 //! Heartbeats: when they go, and what they say.
+//!
+//! Sections are those of docs/protocol.md. Every message says everything that its sender has to say, so
+//! any one that arrives makes up for all that were lost; a change is only a reason to send one now.
 
 use crate::api::{Ability, Evidence, PathIndex, Role};
 use crate::election::State;
@@ -24,12 +27,15 @@ impl Node {
             let index = self.peers.iter().position(|peer| peer.pending != 0)?;
             let peer = self.peers.get_mut(index)?;
             let path = u8::try_from(peer.pending.trailing_zeros()).ok()?;
+            // Taken off before it is built: one that cannot be built must not be tried for ever.
             peer.pending &= peer.pending - 1;
-            // All paths carry one message.
+            // All paths carry one message, under one number: a receiver takes the first copy in full
+            // and the others as signs of life on their paths (§5).
             let number = match peer.batch {
                 Some(number) => number,
                 None => *peer.batch.insert(peer.log.next(self.now)),
             };
+            // Whoever echoes this number or a later one has the release (§9).
             if self.release.is_some() {
                 peer.release_number.get_or_insert(number);
             }
@@ -41,13 +47,15 @@ impl Node {
         }
     }
 
-    /// Queues a message on all paths to everyone: something changed.
+    /// Queues a message on all paths to everyone: something changed. Not after the goodbye: who heard
+    /// that refuses the session, and who did not would take it for alive.
     pub(super) fn queue_all(&mut self) {
         if self.stopping != Some(Stopping::Done) {
             self.peers.iter_mut().for_each(Peer::queue);
         }
     }
 
+    /// The same to one peer.
     pub(super) fn queue(&mut self, index: usize) {
         if let Some(peer) = self.peers.get_mut(index) {
             peer.queue();
@@ -63,6 +71,7 @@ impl Node {
         self.queue_all();
         let interval = self.config.interval;
         self.next_heartbeat = self.next_heartbeat + interval;
+        // Slept through one or more: go on in step, with the next that lies ahead.
         if self.next_heartbeat <= self.now {
             let behind = self.now.since(self.next_heartbeat).as_nanos();
             let slots = behind / interval.as_nanos().max(1) + 1;
@@ -76,6 +85,8 @@ impl Node {
         i64::try_from(now.as_nanos()).unwrap_or(i64::MAX).saturating_add(self.wall_offset)
     }
 
+    /// An ordinary heartbeat but for its echo, which names the session that was not established: with
+    /// it that session proves that it is live (§5, Sessions).
     fn build_answer(&mut self, answer: Answer, out: &mut Vec<u8>) -> Option<()> {
         let now = self.now;
         let number = self.peers.get_mut(answer.peer)?.log.next(now);
@@ -85,7 +96,8 @@ impl Node {
         self.build(answer.peer, answer.path, &body, out)
     }
 
-    /// Seals `body` to a peer.
+    /// Seals `body` to a peer (§2, §3). The counter grows even if sealing fails: no number is used
+    /// twice.
     fn build(
         &mut self,
         index: usize,
@@ -96,6 +108,7 @@ impl Node {
         let key = self.keys.sending()?;
         let peer = self.peers.get_mut(index)?;
         let prk = self.keys.find(key, self.config.witness || peer.config.witness)?;
+        // Derived anew only when the sending key changed; session and names are fixed until then.
         if peer.tx.as_ref().is_none_or(|(id, _)| *id != key) {
             let (cluster, me) = (&self.config.cluster, &self.config.name);
             let keys = SealKeys::derive(prk, cluster, &self.session, me, &peer.config.name);
@@ -118,7 +131,7 @@ impl Node {
         peer.tx.as_ref()?.1.seal(out)
     }
 
-    /// What I say to one peer now.
+    /// What I say to one peer now (§4).
     pub(super) fn body(&self, index: usize, number: u64) -> Option<Body> {
         let peer = self.peers.get(index)?;
         let now = self.now;
@@ -127,6 +140,7 @@ impl Node {
         Some(Body {
             number,
             echo: peer.echo(now),
+            // Master with `leaving` until all effects are off, so that nobody acts before (§4).
             role: if claims { Role::Master } else { self.state.role() },
             term: if claims { self.term } else { 0 },
             priority: self.config.priority,
@@ -152,6 +166,7 @@ impl Node {
             handover: self.handover_step(index),
             yielded: self.yielded.map(|(term, at)| (term, millis(now.since(at)))),
             goodbye: self.stopping == Some(Stopping::Done),
+            // Said in answers alone.
             duplicate_name: false,
             obituary: None,
             loss: peer.session.as_ref().and_then(crate::freshness::Session::lost),
@@ -159,6 +174,7 @@ impl Node {
         })
     }
 
+    /// Flags of §4, field 5.
     fn flags(&self) -> Flags {
         Flags {
             healthy: self.health.ok,
@@ -180,7 +196,8 @@ impl Node {
             }
     }
 
-    /// Evidence relative to the time since I last lost this peer.
+    /// Evidence relative to the time since I last lost this peer (§4, field 11): an older answer says
+    /// nothing about which of us two is cut off.
     fn evidence_for(&self, peer: &Peer) -> (EvidenceKind, u32) {
         match self.evidence {
             Evidence::NoSource => (EvidenceKind::NoSource, 0),
@@ -192,10 +209,12 @@ impl Node {
         }
     }
 
+    /// Something outside answered a probe that I sent after `since`.
     pub(super) fn has_evidence_since(&self, since: Time) -> bool {
         matches!(self.evidence, Evidence::Answered(at) if at > since)
     }
 
+    /// The master that I hear, or am. Whoever lost it learns that it lives, and stays (§7).
     fn hears(&self) -> Option<Hears> {
         if self.state.claims() {
             return Some(Hears { node: self.tag, term: self.term, age_ms: 0 });
@@ -205,6 +224,8 @@ impl Node {
         Some(Hears { node, term: claim.term, age_ms: millis(self.now.since(claim.last)) })
     }
 
+    /// The request is in every message while it is asked, the answer in every one while the request
+    /// comes (§9): no step of a handover hangs on one datagram.
     fn handover_step(&self, index: usize) -> Option<Handover> {
         match self.outgoing.as_ref().filter(|o| o.to == index && o.step == Step::Asking) {
             Some(o) => Some(Handover::Request {
@@ -217,6 +238,8 @@ impl Node {
         }
     }
 
+    /// On which of its paths this peer reached me within my detection time (§4, field 24): it cannot
+    /// know by itself whether what it sends arrives.
     fn paths_heard(&self, peer: &Peer) -> u8 {
         let mut bits = 0;
         for (path, at) in (0..MAX_PATHS).zip(peer.path_timely) {

@@ -1,4 +1,7 @@
 //! What a new message of a known peer changes.
+//!
+//! Sections are those of docs/protocol.md. Only authentic messages, newer than all before of their
+//! session, come here; what they change is level by level, and `decide` draws the conclusions.
 
 use ring::digest;
 
@@ -18,7 +21,9 @@ impl Node {
         self.take_release(index, body);
     }
 
-    /// All that a timely message says.
+    /// All that a timely message says. The order matters twice: terms before claims and releases,
+    /// which are judged by the highest term; and the message is kept (`said`) after what compares it
+    /// with the one before, but before what reads the present one.
     pub(super) fn take(&mut self, index: usize, body: Body) {
         if body.duplicate_name {
             self.note_duplicate();
@@ -42,10 +47,11 @@ impl Node {
         if goodbye {
             self.end_session(index, Reason::MasterReleased);
         }
+        // Last: it compares what both say now.
         self.conflict(index);
     }
 
-    /// The claim of a master, or the end of one.
+    /// The claim of a master, or the end of one (§7). A witness cannot be master, whatever it says.
     fn take_claim(&mut self, index: usize, body: &Body) {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(index) else { return };
@@ -54,6 +60,8 @@ impl Node {
         }
         let had = peer.claim.is_some();
         if body.role != Role::Master {
+            // Any other role ends a claim: a master that leaves says `master` until its effects are
+            // off, so the role is free (§4).
             peer.claim = None;
             if had {
                 let name = peer.config.name.clone();
@@ -65,6 +73,7 @@ impl Node {
         if body.term <= peer.released {
             return;
         }
+        // As it announces them: its heartbeats come at its pace, not at mine (§7, case 1).
         let interval = micros_of(body.interval_us);
         let detection = interval * u32::from(body.misses);
         peer.claim = Some(Claim { term: body.term, last: now, interval, detection });
@@ -77,14 +86,17 @@ impl Node {
         self.take_success(index, body.term);
     }
 
-    /// Nobody is master any more, unless another claim stands.
+    /// Nobody is master any more, unless another claim stands. From now on, and for others than a
+    /// named successor from `reserved_until` on, the role is free to be won (§7, cases 2 and 3).
     pub(super) fn vacate(&mut self, reason: Reason, reserved_until: Time) {
+        // What ends another's claim while I hold the role leaves no vacancy.
         if !self.state.claims() {
             self.vacancy = Vacancy { since: self.now, reason, reserved_until };
         }
     }
 
-    /// The session of a peer is over for ever.
+    /// The session of a peer is over for ever, by its goodbye or its obituary. It is not awaited any
+    /// longer, so nobody has to sit out the detection time.
     fn end_session(&mut self, index: usize, reason: fn(String) -> Reason) {
         let Some(peer) = self.peers.get_mut(index) else { return };
         let was_master = peer.claim.is_some();
@@ -99,6 +111,8 @@ impl Node {
     /// Whoever knows the secret may end the session: it does not matter who says it.
     pub(super) fn read_obituary(&mut self, obituary: &Obituary) {
         let Some(index) = self.peers.iter().position(|p| p.tag == obituary.node) else { return };
+        // A hash announced in a sealed heartbeat commits the session to the secret (§4, fields 12 and
+        // 22). Only an established session counts: of any other nothing was announced to me.
         let hash = digest::digest(&digest::SHA256, &obituary.secret);
         let valid = self.peers.get(index).is_some_and(|peer| {
             peer.is_established(&obituary.session)
@@ -109,6 +123,7 @@ impl Node {
         }
     }
 
+    /// Terms only grow. Kept on disk by the caller, so that a restart wins no term a second time.
     pub(super) fn note_term(&mut self, term: u64) {
         if term > self.highest {
             self.highest = term;
@@ -116,7 +131,8 @@ impl Node {
         }
     }
 
-    /// Someone established lives under my name.
+    /// Someone established lives under my name. Not at once a fault: whoever restarts is taken for a
+    /// duplicate of itself until its old session counts as silent (§5).
     fn note_duplicate(&mut self) {
         let now = self.now;
         self.duplicate.last = now;
@@ -127,6 +143,8 @@ impl Node {
         }
     }
 
+    /// A peer became reachable, or stopped being so. Evidence is asked since the moment that it was
+    /// lost (§4, field 11), which is its last sign, not now.
     pub(super) fn note_alive(&mut self, index: usize, alive: bool) {
         let Some(peer) = self.peers.get_mut(index) else { return };
         if peer.alive == alive {
@@ -141,6 +159,8 @@ impl Node {
         self.event(Event::Peer { name, alive });
     }
 
+    /// Whoever gave the role up by an operator's wish is a better master again when it leaves
+    /// maintenance: preemption may undo the handover then (§9).
     fn note_maintenance(&mut self, index: usize, on: bool) {
         let Some(peer) = self.peers.get(index) else { return };
         let was = peer.said.as_ref().is_some_and(|(said, _)| said.flags.maintenance);
@@ -150,7 +170,7 @@ impl Node {
         }
     }
 
-    /// Two masters that hear each other (design §5.5). Only timely claims are compared: one whose
+    /// Two masters that hear each other (§8). Only timely claims are compared: one whose
     /// echoes are stale comes from a node that does not hear me, and must not displace me.
     fn conflict(&mut self, index: usize) {
         if self.state != State::Serving {
@@ -158,9 +178,12 @@ impl Node {
         }
         let Some(peer) = self.peers.get(index) else { return };
         let (Some(claim), Some((said, _))) = (peer.claim, peer.said.as_ref()) else { return };
+        // It gives up already; two that yield to each other would leave nobody.
         if said.flags.leaving {
             return;
         }
+        // Each side compares the same two tuples, so exactly one of them yields. Evidence first: of
+        // two that were cut off from each other the one with the outside still there serves clients.
         let theirs = (said.has_evidence(), claim.term, said.priority, &peer.config.name);
         let mine = (
             self.has_evidence_since(peer.lost_since),

@@ -7,6 +7,7 @@ use crate::api::{PeerConfig, Role, WireguardKind};
 use crate::seal::SealKeys;
 use crate::wire::body::{Body, Echo, Obituary};
 use crate::wire::{HEADER_LEN, Header, TAG_LEN};
+use crate::{Boot, cluster_tag, node_tag};
 
 const I: Duration = Duration::from_millis(100);
 

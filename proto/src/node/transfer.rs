@@ -1,4 +1,14 @@
-//! Giving the role up and getting it: handovers, releases, yields (design §5.5 and §5.6).
+//! Giving the role up and getting it: handovers, and when to start one (docs/protocol.md §9).
+//!
+//! ```text
+//!   outgoing, at the master:  Asking ──ready──► Leaving ──Left──► Released ──claim──► done
+//!                               │ refused, no answer, left          │ no claim in time
+//!                               ▼                                   ▼
+//!                             called off: still master            called off: by election
+//! ```
+//!
+//! Until `ready` nothing is given up; from then on there is no way back but an election, so that never
+//! two gateways act.
 
 use std::time::Duration;
 
@@ -11,7 +21,7 @@ use crate::wire::body::{Body, Handover, same_config};
 
 /// What must arrive soon is said again after this.
 pub(super) const REPEAT: Duration = Duration::from_millis(5);
-/// Refused attempts to hand over of my own accord: the first wait, and the longest.
+/// Refused attempts to hand over of my own accord: the first wait, and the longest (§9).
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 impl Node {
@@ -23,7 +33,7 @@ impl Node {
         self.finish_stop();
     }
 
-    /// Asks a peer to take the role.
+    /// Asks a peer to take the role. The id tells its answer from those to earlier requests.
     pub(super) fn ask(&mut self, to: usize, force: bool, cause: Cause) {
         let id = self.next_handover_id;
         self.next_handover_id = id.wrapping_add(1);
@@ -40,6 +50,7 @@ impl Node {
         self.queue(to);
     }
 
+    /// A request that was lost costs a quarter interval, not a whole one (§9).
     fn request_pause(&self) -> Duration {
         (self.config.interval / 4).max(REPEAT)
     }
@@ -52,6 +63,7 @@ impl Node {
         }
     }
 
+    /// The same, where the successor's index may no longer be valid.
     pub(super) fn abort_to(&mut self, name: String, why: &str) {
         let Some(outgoing) = self.outgoing.take() else { return };
         self.event(Event::Handover { to: name, result: Err(why.to_owned()) });
@@ -70,6 +82,8 @@ impl Node {
         self.step(Input::Leave, reason);
     }
 
+    /// Repeats the request, and calls off what takes too long. `Leaving` has no limit here: its effects
+    /// must be off before anything is said, however long a script takes.
     fn watch_outgoing(&mut self) {
         let Some(outgoing) = &self.outgoing else { return };
         let (to, step, now) = (outgoing.to, outgoing.step, self.now);
@@ -99,7 +113,9 @@ impl Node {
             Some(Handover::Refuse { id, reason }) if self.asks(index, id) => {
                 self.abort(Objection::text_of(reason));
             }
+            // To an earlier request, or too late: changes nothing.
             Some(Handover::Ready { .. } | Handover::Refuse { .. }) => {}
+            // It asks no longer, so the answer has served (§9).
             None => {
                 if let Some(peer) = self.peers.get_mut(index) {
                     peer.reply = None;
@@ -108,6 +124,7 @@ impl Node {
         }
     }
 
+    /// Whether this is the answer to the request that is open.
     fn asks(&self, index: usize, id: u32) -> bool {
         self.state == State::Serving
             && self
@@ -116,7 +133,8 @@ impl Node {
                 .is_some_and(|o| o.to == index && o.id == id && o.step == Step::Asking)
     }
 
-    /// The successor is ready: from here on the role is given up.
+    /// The successor is ready: from here on the role is given up. The release follows when the machine
+    /// says `Left`, not now: two open gates would be two masters.
     fn commit(&mut self) {
         let Some(outgoing) = &mut self.outgoing else { return };
         outgoing.step = Step::Leaving;
@@ -125,8 +143,10 @@ impl Node {
         self.step(Input::Leave, Reason::HandoverTo(name));
     }
 
+    /// Says whether I can take over, from what I know of myself now: the master cannot know as much.
     fn answer_request(&mut self, index: usize, body: &Body, request: (u64, u32, bool, bool)) {
         let (term, id, force, manual) = request;
+        // Only the master of that term has it to give (§9).
         if body.role != Role::Master || body.term != term {
             return;
         }
@@ -153,7 +173,8 @@ impl Node {
         peer.queue();
     }
 
-    /// What stands against a peer as successor, as far as is known here.
+    /// What stands against a peer as successor, as far as is known here. It decides itself when asked;
+    /// this spares the asking, and gives an operator the reason at once.
     pub(super) fn objection_to(&self, index: usize, force: bool) -> Option<&'static str> {
         let Some(peer) = self.peers.get(index) else { return Some("unknown") };
         if peer.config.witness {
@@ -176,7 +197,7 @@ impl Node {
         fitness.objection(force).map(Objection::text)
     }
 
-    /// The best peer that nothing stands against.
+    /// The best peer that nothing stands against, in the order of candidates (§7).
     pub(super) fn best_successor(&self, force: bool, fit: impl Fn(usize) -> bool) -> Option<usize> {
         let able =
             (0..self.peers.len()).filter(|i| self.objection_to(*i, force).is_none() && fit(*i));
@@ -204,6 +225,8 @@ impl Node {
             return;
         }
         let Some(preempt) = self.config.preempt else { return };
+        // An operator moved the role away from the better node: that stands until it restarts, or
+        // leaves maintenance.
         if self.no_preempt.is_some() {
             return;
         }
@@ -216,7 +239,8 @@ impl Node {
         }
     }
 
-    /// Keeps, for each peer, since when it has been fit to preempt me.
+    /// Keeps, for each peer, since when it has been fit to preempt me. Any gap starts the delay anew:
+    /// a node that comes and goes must not take the role back each time.
     fn note_better(&mut self) {
         let (now, priority) = (self.now, self.config.priority);
         for index in 0..self.peers.len() {

@@ -1,4 +1,8 @@
 //! What a node sees of its cluster when it decides, and when it must look again.
+//!
+//! Sections are those of docs/protocol.md. All of this is computed anew from the peers each time; nothing
+//! is kept that could go out of step. Whatever makes a decision due must be in `next_wake` too: what
+//! is missing there happens an interval late.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -11,6 +15,8 @@ use crate::time::Time;
 use crate::wire::Tag;
 
 impl Node {
+    /// All that a verdict needs (§7). Times before my last wake are taken for it: what I did not hear
+    /// while I slept counts against nobody (§6, Sleep).
     pub(super) fn view(&self) -> View {
         let incumbent = self.incumbent();
         let eligible_since = self.eligible_since.unwrap_or(self.now);
@@ -37,7 +43,8 @@ impl Node {
         }
     }
 
-    /// Of all claims the one that lasts longest.
+    /// Of all claims the one that lasts longest (§7, case 1). The claimer's detection time counts if it
+    /// is longer than mine: its heartbeats come at its pace.
     fn incumbent(&self) -> Option<Incumbent> {
         let mine = self.config.detection();
         let claims = self.peers.iter().filter_map(|peer| peer.claim);
@@ -49,8 +56,9 @@ impl Node {
         incumbents.max_by_key(|master| master.last + master.detection)
     }
 
-    /// How many better candidates are alive. To one who just came back, who is not a candidate may have
-    /// come back too: word of it takes its time.
+    /// How many better candidates are alive (§7). By what they announce, never by my own file: the
+    /// files of two nodes may differ while one of them is changed. To one who just came back, who is not
+    /// a candidate may have come back too: word of it takes its time.
     fn rank(&self) -> u32 {
         let fresh = self.improved_at.is_some_and(|at| at > self.vacancy.since);
         let mine = self.standing();
@@ -89,20 +97,23 @@ impl Node {
         improved.max(outdone)
     }
 
+    /// How much later each rank acts (§7, step): time for a better one's claim to arrive.
     pub(super) fn rank_step(&self) -> Duration {
         let rtt = self.peers.iter().filter_map(|peer| peer.rtt).max().unwrap_or_default();
         (self.config.interval / 4).max(rtt * 3 / 2)
     }
 
-    /// Until when to believe timely nodes that say that they hear a master, of a term no older than
+    /// Until when (§7, `hears`) to believe timely nodes that say that they hear a master, of a term no older than
     /// every claim that I know: of several masters, the one of the older term may be the one that lives.
     pub(super) fn heard_until(&self, which: impl Fn(&Tag) -> bool) -> Time {
         let claims = self.peers.iter().filter_map(|peer| peer.claim);
         let term = claims.map(|claim| claim.term).min().unwrap_or(0);
+        // Whoever claims the role itself says nothing about another master.
         let others = self.peers.iter().filter(|peer| peer.alive && peer.claim.is_none());
         let until = others.filter_map(|peer| {
             let (said, at) = peer.said.as_ref()?;
             let hears = said.hears.filter(|h| h.term >= term && which(&h.node))?;
+            // Its word ages from when the claim came to it, not from when it passed it on.
             let age = Duration::from_millis(u64::from(hears.age_ms));
             let until = *at + self.config.detection() - age;
             // With two misses the next word may come a moment after that.
@@ -113,7 +124,9 @@ impl Node {
         until.max().unwrap_or(Time::ZERO)
     }
 
-    /// When outside evidence begins to matter, if nothing is heard until then.
+    /// When outside evidence begins to matter, if nothing is heard until then. An answer must be newer
+    /// than the first heartbeat missed (§7), so asking earlier would be of no use; asking later would
+    /// hold up the takeover. A master asks too: evidence decides between two masters (§8).
     pub(super) fn evidence_wanted_at(&self) -> Option<Time> {
         // Half an interval of patience, so that jitter does not set off probes.
         let patience = self.config.interval * 3 / 2;
@@ -137,10 +150,12 @@ impl Node {
     /// The next instant at which something is due.
     pub(super) fn next_wake(&self) -> Time {
         let mut next = self.next_heartbeat;
+        // Only to keep the promise that there is a next time.
         if self.stopping == Some(Stopping::Done) {
             return next;
         }
         let detection = self.config.detection();
+        // What is due already was looked at by `decide`; it must not make the caller spin.
         let mut at = |due: Option<Time>| {
             if let Some(due) = due.filter(|due| *due > self.now) {
                 next = next.min(due);
@@ -176,7 +191,7 @@ impl Node {
         next
     }
 
-    /// Every gateway is accounted for.
+    /// Every gateway is accounted for (§7, case 2): none can be master unheard.
     pub(super) fn all_heard(&self) -> bool {
         !self.peers.iter().any(|peer| self.may_hide_a_master(peer))
     }
@@ -191,13 +206,15 @@ impl Node {
         !peer.config.witness && !heard && !gone
     }
 
-    /// Whether my start, or my last wake from a sleep, is long enough ago for me to know the cluster.
+    /// Whether my start, or my last wake from a sleep, is long enough ago for me to know the cluster:
+    /// the first thing that candidates are compared by (§7), said in the flags (§4).
     pub(super) fn is_settled(&self) -> bool {
         let since = self.listened_at.map(|at| at.max(self.awake_since));
         since.is_some_and(|since| self.now >= since + self.config.detection())
     }
 
-    /// The claim with the highest (term, priority, name), of a peer that is alive before one that is not.
+    /// The claim of a peer that is alive before one that is not, then with the highest (term, priority,
+    /// name): of two masters the one that will stay (§8), as far as that can be seen from outside.
     pub(super) fn best_claim(&self) -> Option<(usize, Claim)> {
         let claims = self.peers.iter().enumerate().filter_map(|(index, peer)| {
             let priority = peer.said.as_ref().map_or(0, |(said, _)| said.priority);

@@ -48,8 +48,7 @@ impl Netlink {
     ) -> Result<(), NetError> {
         let link = self.existing_link(interface).await?;
         let deprecated = deprecated && address.addr().is_ipv6();
-        let wanted =
-            Address { interface: link.index, address, valid, deprecated, tentative: false };
+        let wanted = Address { valid, deprecated, ..plain(link.index, address) };
         let request = RouteNetlinkMessage::NewAddress(message(&wanted));
         let what = format!("set address {address} on {interface}");
         self.change(&what, request, NLM_F_CREATE | NLM_F_REPLACE).await
@@ -61,16 +60,19 @@ impl Netlink {
     /// The kernel refused or did not answer.
     pub async fn remove_address(&self, interface: &str, address: IpNet) -> Result<bool, NetError> {
         let Some(link) = self.link(interface).await? else { return Ok(false) };
-        let mut message = message(&Address {
-            interface: link.index,
-            address,
-            valid: Lifetime::Forever,
-            deprecated: false,
-            tentative: false,
-        });
-        message.attributes.truncate(2);
+        self.remove_found(&plain(link.index, address)).await
+    }
+
+    /// Removes an address that was found, whatever its other end. `false`: it is gone.
+    ///
+    /// # Errors
+    /// The kernel refused or did not answer.
+    pub async fn remove_found(&self, found: &Address) -> Result<bool, NetError> {
+        let mut message = message(found);
+        // Only the addresses themselves identify it.
+        message.attributes.retain(|a| !matches!(a, AddressAttribute::CacheInfo(_)));
         let request = RouteNetlinkMessage::DelAddress(message);
-        let what = format!("remove address {address} from {interface}");
+        let what = format!("remove address {}", found.address);
         unless(&[Errno::EADDRNOTAVAIL, Errno::ENODEV], self.change(&what, request, 0).await)
     }
 }
@@ -98,10 +100,23 @@ fn convert(message: &AddressMessage) -> Option<Address> {
     Some(Address {
         interface: message.header.index,
         address,
+        far_end: peer.filter(|peer| *peer != address.addr()),
         valid,
         deprecated: flags.contains(AddressFlags::Deprecated),
         tentative: flags.intersects(AddressFlags::Tentative | AddressFlags::Dadfailed),
     })
+}
+
+/// An address without anything else.
+fn plain(interface: u32, address: IpNet) -> Address {
+    Address {
+        interface,
+        address,
+        far_end: None,
+        valid: Lifetime::Forever,
+        deprecated: false,
+        tentative: false,
+    }
 }
 
 fn message(wanted: &Address) -> AddressMessage {
@@ -122,7 +137,7 @@ fn message(wanted: &Address) -> AddressMessage {
     lifetime.ifa_preferred = if wanted.deprecated { 0 } else { lifetime.ifa_valid };
     message.attributes = vec![
         AddressAttribute::Local(ip),
-        AddressAttribute::Address(ip),
+        AddressAttribute::Address(wanted.far_end.unwrap_or(ip)),
         AddressAttribute::CacheInfo(lifetime),
     ];
     message

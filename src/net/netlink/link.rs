@@ -101,10 +101,20 @@ impl Netlink {
     /// The kernel refused (hardware cannot be deleted) or did not answer.
     pub async fn delete_link(&self, name: &str) -> Result<bool, NetError> {
         let Some(link) = self.link(name).await? else { return Ok(false) };
+        self.delete_found(name, link.index).await
+    }
+
+    /// Deletes the interface that was found, and not one that took its name since. `false`: it is
+    /// gone.
+    ///
+    /// # Errors
+    /// As [`delete_link`](Self::delete_link).
+    pub async fn delete_found(&self, name: &str, index: u32) -> Result<bool, NetError> {
         let mut message = LinkMessage::default();
-        message.header.index = link.index;
+        message.header.index = index;
         let request = RouteNetlinkMessage::DelLink(message);
-        unless(&[Errno::ENODEV], self.change(&format!("delete interface {name}"), request, 0).await)
+        let what = format!("delete interface {name}");
+        unless(&[Errno::ENODEV], self.change(&what, request, 0).await)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric,
@@ -55,6 +55,17 @@ impl Netlink {
         self.change(&what, request, NLM_F_CREATE | NLM_F_REPLACE).await
     }
 
+    /// Adds a route. `false`: one with the same destination, metric and table is there already,
+    /// which may go elsewhere.
+    ///
+    /// # Errors
+    /// The kernel refused (interface down, gateway not reachable) or did not answer.
+    pub async fn add_route(&self, route: &Route) -> Result<bool, NetError> {
+        let request = RouteNetlinkMessage::NewRoute(message(route));
+        let what = format!("add route to {} in table {}", route.destination, route.table);
+        unless(&[Errno::EEXIST], self.change(&what, request, NLM_F_CREATE | NLM_F_EXCL).await)
+    }
+
     /// Removes a route. `false`: it was not there.
     ///
     /// # Errors
@@ -85,7 +96,7 @@ pub(in crate::net) fn same_route(a: &Route, b: &Route) -> bool {
 }
 
 /// What identifies a route in its table: two with the same key replace each other.
-pub(in crate::net) fn route_key(route: &Route) -> (IpNet, u32) {
+pub(crate) fn route_key(route: &Route) -> (IpNet, u32) {
     (route.destination, effective_metric(route))
 }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::{Duration, UNIX_EPOCH};
 
+use futures_util::future::join_all;
 use gotatun::device::configure::DeviceWrite;
 use gotatun::device::uapi::{UapiClient, UapiServer};
 use gotatun::device::{Device, DeviceBuilder, Error, Peer};
@@ -13,11 +14,11 @@ use ipnetwork::IpNetwork;
 use nix::net::if_::if_nametoindex;
 
 use crate::clock;
-use crate::wireguard::WgError;
 use crate::wireguard::conf::WgConf;
 use crate::wireguard::key::{KEY_LEN, PublicKey, SecretKey};
 use crate::wireguard::plan::{self, Action, Change, DevicePeer, Fields, PeerChange};
 use crate::wireguard::udp::SourceUdp;
+use crate::wireguard::{Kick, WgError};
 
 /// Changes made under one lock; meanwhile no packet passes.
 const BATCH: usize = 50;
@@ -25,6 +26,9 @@ const BATCH: usize = 50;
 /// How often, and how many times, it is looked whether a closed TUN device is gone.
 const GONE_CHECK: Duration = Duration::from_millis(1);
 const GONE_CHECKS: u32 = 2_000;
+
+/// Bound of sending an initiation, which takes some 100 us. Until then nothing else is done.
+const INITIATION: Duration = Duration::from_millis(5);
 
 type Transports = (SourceUdp, TunDevice, TunDevice);
 
@@ -173,6 +177,21 @@ impl Tunnel {
             last_handshake: p.stats.last_handshake.and_then(|ago| now?.checked_sub(ago)),
         });
         plan::Device { public_key, listen_port, fwmark, peers: peers.collect() }
+    }
+
+    /// Sends initiations, then sets keepalives.
+    pub(super) async fn kick(&mut self, kicks: &[Kick]) -> Result<(), WgError> {
+        let device = &self.device;
+        let shake = |kick: &Kick| {
+            let key = x25519::PublicKey::from(kick.public_key);
+            // It would wait for the answer for ever. A peer that is gone or has no endpoint is no
+            // reason not to go on.
+            async move { drop(tokio::time::timeout(INITIATION, device.force_handshake(&key)).await) }
+        };
+        join_all(kicks.iter().filter(|k| k.handshake).map(shake)).await;
+        let wanted = kicks.iter().filter(|k| k.keepalive != 0);
+        let change = plan::keepalives(wanted.map(|k| (k.public_key, k.keepalive)));
+        self.apply(&change).await
     }
 
     /// Applies a change; suspended afterwards if that failed.

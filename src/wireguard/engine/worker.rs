@@ -1,6 +1,7 @@
 //! The one that drives the tunnel: calls, failures, clock.
 
 use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::PoisonError;
 use std::time::{Duration, SystemTime};
 
@@ -13,11 +14,11 @@ use super::tunnel::Tunnel;
 use super::{Call, Snapshot};
 use crate::clock;
 use crate::wireguard::conf::WgConf;
-use crate::wireguard::key::PublicKey;
+use crate::wireguard::key::{KEY_LEN, PublicKey};
 use crate::wireguard::plan::{self, Keepalives, Moves};
 use crate::wireguard::uapi::{Client, Uapi};
 use crate::wireguard::udp::SourceUdp;
-use crate::wireguard::{Source, WgError};
+use crate::wireguard::{Kick, Source, WgError};
 
 /// A tunnel that fails again within this time is not made again.
 const RECOVERY: Duration = Duration::from_secs(10);
@@ -98,6 +99,12 @@ impl Worker {
             }
             Call::Read(reply) => {
                 let _ = reply.send(Ok(self.read().await));
+            }
+            Call::SetEndpoints(endpoints, reply) => {
+                let _ = reply.send(self.set_endpoints(&endpoints).await);
+            }
+            Call::Kick(kicks, reply) => {
+                let _ = reply.send(self.kick(&kicks).await);
             }
             Call::Delete(reply) => {
                 self.close().await;
@@ -226,6 +233,27 @@ impl Worker {
         let known: HashSet<PublicKey> = device.peers.iter().map(|p| p.public_key).collect();
         self.handshakes.retain(|key, _| known.contains(key));
         Some(Snapshot { running: !tunnel.suspended(), device })
+    }
+
+    async fn set_endpoints(
+        &mut self,
+        endpoints: &[([u8; KEY_LEN], SocketAddr)],
+    ) -> Result<usize, WgError> {
+        let Some(tunnel) = &mut self.tunnel else { return Err(WgError::NotStaged) };
+        if !tunnel.suspended() {
+            return Err(WgError::Up);
+        }
+        let change = plan::endpoints(&tunnel.read().await, endpoints);
+        tunnel.apply(&change).await?;
+        Ok(change.peers.len())
+    }
+
+    async fn kick(&mut self, kicks: &[Kick]) -> Result<(), WgError> {
+        match &mut self.tunnel {
+            Some(tunnel) if !tunnel.suspended() => tunnel.kick(kicks).await,
+            // The role changed meanwhile.
+            _ => Ok(()),
+        }
     }
 
     /// Takes a tunnel into use, and lets `wg show` see it.

@@ -271,3 +271,37 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn endpoints_are_set_where_they_differ_and_for_known_peers_alone() {
+    let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+    let (here, there) = (at("192.0.2.1:7"), at("[2001:db8::1]:8"));
+    let conf = conf(vec![peer(1, &[]), peer(2, &[]), peer(3, &[])]);
+    let mut now = device(&conf);
+    now.peers[1].endpoint = Some(here);
+    now.peers[2].endpoint = Some(here);
+    let known = [([1; 32], here), ([2; 32], here), ([3; 32], there), ([4; 32], there)];
+    let set = |endpoint| Fields { endpoint: Some(endpoint), ..Fields::default() };
+    let change = endpoints(&now, &known);
+    assert_eq!(change.peers, [update(1, set(here)), update(3, set(there))]);
+    assert_eq!(Change { peers: Vec::new(), ..change }, Change::default());
+    assert!(endpoints(&now, &[]).is_empty());
+}
+
+#[test]
+fn keepalives_as_found_are_left_alone_but_a_new_peer_gets_its_own() {
+    let mut wanted = conf(vec![peer(1, &[]), peer(2, &[])]);
+    let mut now = device(&wanted);
+    now.peers[0].keepalive = 1;
+    wanted.peers[0].keepalive = 25;
+    wanted.peers[1].keepalive = 25;
+    let as_found = |conf: &WgConf| plan(&now, conf, Keepalives::AsFound, Moves::Taken);
+    assert!(as_found(&wanted).is_empty());
+    wanted.peers.push(Peer { keepalive: 5, ..peer(3, &[]) });
+    let fields = Fields { keepalive: Some(5), ..Fields::default() };
+    let added = PeerChange { public_key: key(3), action: Action::Add(fields) };
+    assert_eq!(as_found(&wanted).peers, [added]);
+    let set = |seconds| Fields { keepalive: Some(seconds), ..Fields::default() };
+    let change = keepalives([([2; 32], 0), ([1; 32], 9)].into_iter());
+    assert_eq!(change.peers, [update(2, set(0)), update(1, set(9))]);
+}

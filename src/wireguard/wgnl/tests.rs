@@ -1,5 +1,15 @@
-use netlink_packet_core::Emitable as _;
+use std::time::UNIX_EPOCH;
 
+use ipnet::IpNet;
+use netlink_packet_core::Emitable as _;
+use netlink_packet_wireguard::{
+    WireguardPeer, WireguardPeerAttribute, WireguardPeerFlags, WireguardTimeSpec,
+};
+
+use super::super::key::{PublicKey, SecretKey};
+use super::super::plan::{Action, Fields, PeerChange};
+use super::absorb::wall_time;
+use super::messages::peer_parts;
 use super::*;
 
 fn fields(prefixes: usize) -> Fields {

@@ -1,3 +1,4 @@
+use super::value::put;
 use proptest::prelude::*;
 
 use super::*;

@@ -1,0 +1,59 @@
+//! The cluster, as a node is told of it.
+
+use std::time::Duration;
+
+use super::{NodeName, PathIndex, WireguardKind};
+
+/// The cluster as one node is configured to see it.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Bound into every key: nodes of other clusters are strangers.
+    pub cluster: String,
+    /// My name.
+    pub name: NodeName,
+    /// A witness only votes: it has no floating IP and is never a candidate.
+    pub witness: bool,
+    /// 1..=255; a higher one is preferred when there is no master.
+    pub priority: u8,
+    /// Time between two heartbeats to the same peer, 10 ms ..= 10 s.
+    pub interval: Duration,
+    /// Heartbeats missed until a master counts as silent, 2..=255.
+    pub misses: u8,
+    /// Hand over to a node of higher priority (design §5.2).
+    pub preempt: Option<Preempt>,
+    /// How long the preparation of a handover may take before it is called off.
+    pub handover_timeout: Duration,
+    /// What must agree between nodes, hashed; a difference is shown, never a reason to drop. The
+    /// second half is of what gateways alone know; zero agrees with all.
+    pub fingerprint: [u8; 16],
+    /// Which WireGuard I run.
+    pub wireguard: WireguardKind,
+    /// Every other node of the cluster.
+    pub peers: Vec<PeerConfig>,
+}
+
+impl NodeConfig {
+    /// The detection time: `misses` × `interval`.
+    #[must_use]
+    pub fn detection(&self) -> Duration {
+        self.interval * u32::from(self.misses)
+    }
+}
+
+/// `preempt = true` and its delay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Preempt {
+    /// How long the better node must have been ready before the role goes to it.
+    pub delay: Duration,
+}
+
+/// Another node, as configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerConfig {
+    /// Its name.
+    pub name: NodeName,
+    /// Whether it only votes.
+    pub witness: bool,
+    /// How many paths lead to it, 1..=8. The caller knows their addresses.
+    pub paths: PathIndex,
+}

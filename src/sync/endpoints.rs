@@ -1,0 +1,274 @@
+//! Where WireGuard's peers are and when they were last heard from: the table that the master fills
+//! and its backups follow.
+//!
+//! Levels, not edges: whoever sends or applies compares with what it sent or applied last.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use wgha_proto::{Term, Time};
+
+use super::message::{Part, Update};
+use crate::clock;
+use crate::wireguard::PeerState;
+use crate::wireguard::key::PublicKey;
+
+/// Peers of one interface that are kept.
+pub const MAX_PEERS: usize = 65_536;
+
+/// Interfaces that are kept: more than a config has.
+const MAX_INTERFACES: usize = 64;
+
+/// A table that was not confirmed for so long may be replaced by one of an older term: the master
+/// of the newer one is gone.
+const STALE: Duration = Duration::from_secs(20);
+
+/// What is known of a peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Known {
+    /// Where it is.
+    pub endpoint: Option<SocketAddr>,
+    /// When its last handshake ended, in wall-clock nanoseconds since 1970; 0: never.
+    pub handshake_ns: i64,
+}
+
+impl Known {
+    /// When its last handshake ended.
+    #[must_use]
+    pub fn last_handshake(&self) -> Option<SystemTime> {
+        let ns = u64::try_from(self.handshake_ns).ok().filter(|ns| *ns != 0)?;
+        UNIX_EPOCH.checked_add(Duration::from_nanos(ns))
+    }
+}
+
+/// The peers of an interface by public key.
+pub type Peers = BTreeMap<PublicKey, Known>;
+
+/// Where a table comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// The state directory, or nowhere: older than what a device knows.
+    #[default]
+    Kept,
+    /// This node, as master.
+    Own,
+    /// The master.
+    Master,
+}
+
+/// What is known of one interface.
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    /// Where it comes from.
+    pub origin: Origin,
+    /// The term of the master that it comes from.
+    pub term: Term,
+    /// Grows with every change, and with every confirmation.
+    pub version: u64,
+    /// Grows when a peer is new or elsewhere.
+    pub moves: u64,
+    /// The peers.
+    pub peers: Peers,
+    /// When it last was all that the master knew.
+    complete: Option<Time>,
+    /// This node is master, and alone knows.
+    acting: bool,
+    /// A snapshot that is not complete yet.
+    pending: Option<Peers>,
+}
+
+impl Table {
+    /// Time since it was all that the master knew; `None`: never in this run.
+    #[must_use]
+    pub fn age(&self) -> Option<Duration> {
+        self.complete.map(|at| clock::now().since(at))
+    }
+
+    fn replace(&mut self, peers: Peers) {
+        let endpoint = |of: &Peers, key| of.get(key).and_then(|known| known.endpoint);
+        if peers.iter().any(|(key, new)| new.endpoint != endpoint(&self.peers, key)) {
+            self.moves += 1;
+        }
+        self.peers = peers;
+    }
+}
+
+/// The tables of all interfaces. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Endpoints {
+    tables: Arc<Mutex<BTreeMap<String, Table>>>,
+    changed: watch::Sender<()>,
+}
+
+impl Endpoints {
+    /// The table of an interface; empty if nothing is known.
+    #[must_use]
+    pub fn look(&self, interface: &str) -> Table {
+        self.lock().get(interface).cloned().unwrap_or_default()
+    }
+
+    /// All tables.
+    #[must_use]
+    pub fn look_all(&self) -> BTreeMap<String, Table> {
+        self.lock().clone()
+    }
+
+    /// [`Table::moves`] of an interface's table, to see cheaply whether endpoints changed.
+    #[must_use]
+    pub fn moves(&self, interface: &str) -> u64 {
+        self.lock().get(interface).map_or(0, |t| t.moves)
+    }
+
+    /// [`Table::age`] of an interface's table.
+    #[must_use]
+    pub fn age(&self, interface: &str) -> Option<Duration> {
+        self.lock().get(interface).and_then(Table::age)
+    }
+
+    /// The term in which this node is master, if it is.
+    #[must_use]
+    pub fn acting(&self, interface: &str) -> Option<Term> {
+        self.lock().get(interface).filter(|t| t.acting).map(|t| t.term)
+    }
+
+    /// Marked as changed with every change of any table.
+    #[must_use]
+    pub fn changed(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// What an earlier run kept. Loses against everything newer.
+    pub fn restore(&self, interface: &str, peers: Peers) {
+        self.change(interface, |table| {
+            let fresh = table.version == 0;
+            if fresh {
+                table.replace(peers);
+            }
+            fresh
+        });
+    }
+
+    /// This node becomes master: from here on nobody else knows better.
+    pub fn begin(&self, interface: &str, term: Term) {
+        self.change(interface, |table| {
+            (table.acting, table.term, table.origin) = (true, term, Origin::Own);
+            table.pending = None;
+            true
+        });
+    }
+
+    /// This node is master no more.
+    pub fn end(&self, interface: &str) {
+        self.change(interface, |table| std::mem::take(&mut table.acting));
+    }
+
+    /// What the master's own device says: its endpoints are the truth; a handshake that it does not
+    /// know was with the master before.
+    pub fn publish(&self, interface: &str, term: Term, states: &[PeerState]) {
+        self.change(interface, |table| {
+            if !table.acting || table.term != term {
+                return false;
+            }
+            let known = |state: &PeerState| {
+                let key = PublicKey(state.public_key);
+                let before = table.peers.get(&key).copied().unwrap_or_default();
+                let handshake = state.last_handshake.map_or(0, wall_ns);
+                let known = Known {
+                    endpoint: state.endpoint.or(before.endpoint),
+                    handshake_ns: handshake.max(before.handshake_ns),
+                };
+                (key, known)
+            };
+            let peers = states.iter().take(MAX_PEERS).map(known).collect();
+            table.replace(peers);
+            table.complete = Some(clock::now());
+            true
+        });
+    }
+
+    /// Takes what a master sent. False if this node knows better.
+    pub fn accept(&self, update: Update) -> bool {
+        let mut taken = false;
+        self.change(&update.interface, |table| {
+            let fresh = table.age().is_some_and(|age| age < STALE);
+            if table.acting || (fresh && update.term < table.term) {
+                return false;
+            }
+            taken = true;
+            table.term = update.term;
+            take(table, update.part, update.peers, &update.gone)
+        });
+        taken
+    }
+
+    fn change(&self, interface: &str, change: impl FnOnce(&mut Table) -> bool) {
+        let mut tables = self.lock();
+        if !tables.contains_key(interface) {
+            if tables.len() >= MAX_INTERFACES {
+                return;
+            }
+            tables.insert(interface.to_owned(), Table::default());
+        }
+        let Some(table) = tables.get_mut(interface) else { return };
+        if change(table) {
+            table.version += 1;
+            drop(tables);
+            self.changed.send_replace(());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Table>> {
+        // Every change is whole before the lock is given back, or one the next snapshot repairs.
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Applies one message to a table. True if the table is another one now, or confirmed.
+fn take(table: &mut Table, part: Part, peers: Peers, gone: &[PublicKey]) -> bool {
+    match part {
+        Part::Difference => {
+            // Without the whole a difference is only better than nothing.
+            let whole = table.origin == Origin::Master && table.pending.is_none();
+            let mut now = table.peers.clone();
+            extend(&mut now, peers);
+            gone.iter().for_each(|key| _ = now.remove(key));
+            table.replace(now);
+            if whole {
+                table.complete = Some(clock::now());
+            }
+            true
+        }
+        Part::Snapshot { first, last } => {
+            let mut pending = table.pending.take().filter(|_| !first).unwrap_or_default();
+            extend(&mut pending, peers);
+            if last {
+                table.replace(pending);
+                table.origin = Origin::Master;
+                table.complete = Some(clock::now());
+            } else {
+                table.pending = Some(pending);
+            }
+            last
+        }
+    }
+}
+
+fn extend(into: &mut Peers, from: Peers) {
+    for (key, known) in from {
+        if into.len() < MAX_PEERS || into.contains_key(&key) {
+            into.insert(key, known);
+        }
+    }
+}
+
+fn wall_ns(at: SystemTime) -> i64 {
+    at.duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+//! One established connection: what this node sends while it is master, and what it takes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+use tracing::debug;
+use wgha_proto::Term;
+
+use super::channel::{Channel, IDLE, Receiver, Refusal, Sender};
+use super::endpoints::{Endpoints, Origin, Peers, Table};
+use super::message::Message;
+
+/// Something is said at least this often.
+const ALIVE: Duration = Duration::from_secs(1);
+
+const _: () = assert!(ALIVE.as_millis() * 3 < IDLE.as_millis());
+
+/// Everything is sent again this often, whatever went wrong with the differences.
+const SNAPSHOT: Duration = Duration::from_secs(60);
+
+/// Runs until the connection ends, and says why.
+pub(super) async fn run(channel: Channel, endpoints: &Endpoints) -> Refusal {
+    let Channel { peer, receiver, sender } = channel;
+    tokio::select! {
+        why = receive(receiver, &peer, endpoints) => why,
+        why = send(sender, endpoints) => why,
+    }
+}
+
+async fn receive(mut receiver: Receiver, peer: &str, endpoints: &Endpoints) -> Refusal {
+    loop {
+        match receiver.receive().await {
+            Ok(Message::Endpoints(message)) => {
+                let Some(update) = message.understand() else { return Refusal::Message };
+                if !endpoints.accept(update) {
+                    debug!("{peer} sends endpoints, which this node knows better");
+                }
+            }
+            Ok(Message::Hello { .. } | Message::Alive {} | Message::Unknown) => {}
+            Err(why) => return why,
+        }
+    }
+}
+
+async fn send(mut sender: Sender, endpoints: &Endpoints) -> Refusal {
+    let mut changed = endpoints.changed();
+    changed.mark_changed();
+    let mut sent = Sent::default();
+    let mut alive = Instant::now() + ALIVE;
+    loop {
+        tokio::select! {
+            // The tables outlive the connection.
+            _ = changed.changed() => {}
+            () = sleep_until(alive) => {}
+        }
+        let mut messages = sent.messages(endpoints.look_all(), Instant::now());
+        if messages.is_empty() && Instant::now() >= alive {
+            messages.push(Message::Alive {});
+        }
+        for message in &messages {
+            if let Err(why) = sender.send(message).await {
+                return why;
+            }
+            alive = Instant::now() + ALIVE;
+        }
+    }
+}
+
+/// What the other end has from this one.
+#[derive(Debug, Default)]
+struct Sent(HashMap<String, SentTable>);
+
+#[derive(Debug)]
+struct SentTable {
+    version: u64,
+    term: Term,
+    peers: Peers,
+    whole_at: Instant,
+}
+
+impl Sent {
+    /// What is to be sent for the other end to have `tables`, as far as they are this node's own.
+    fn messages(&mut self, tables: BTreeMap<String, Table>, now: Instant) -> Vec<Message> {
+        let mut messages = Vec::new();
+        for (interface, table) in tables {
+            // A master that has not asked its own device yet has nothing to tell.
+            if table.origin != Origin::Own || table.age().is_none() {
+                self.0.remove(&interface);
+                continue;
+            }
+            let before = self.0.get(&interface).filter(|s| s.term == table.term);
+            let before = before.filter(|s| now.duration_since(s.whole_at) < SNAPSHOT);
+            let whole_at = match before {
+                Some(sent) if sent.version == table.version => continue,
+                Some(sent) => {
+                    let (term, old) = (table.term, &sent.peers);
+                    messages.extend(Message::difference(&interface, term, old, &table.peers));
+                    sent.whole_at
+                }
+                None => {
+                    messages.extend(Message::snapshot(&interface, table.term, &table.peers));
+                    now
+                }
+            };
+            let Table { version, term, peers, .. } = table;
+            self.0.insert(interface, SentTable { version, term, peers, whole_at });
+        }
+        messages
+    }
+}
+
+#[cfg(test)]
+mod tests;
