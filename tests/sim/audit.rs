@@ -27,8 +27,8 @@
 //!   over while it hears a node that has heard its namesake for longer than the rank wait: before, that node cannot
 //!   tell it.
 //! - `LeftFirst`: who takes over by release or handover finds the old master's effects off: always, but for effects
-//!   of a later term that the old master won by a new election and of which the successor had no claim that may be
-//!   timely. Then the two do not hear each other both ways, and a partition can give two.
+//!   of a later term that the old master won by a new election and of which the successor had no surely
+//!   timely claim. Then the two do not hear each other both ways, and a partition can give two.
 //! - `Term`: a node's term never sinks while it runs; who takes over has a term above every term that a
 //!   timely datagram brought it, and above what its disk knew.
 //! - `Chain`: the role events of a process form a chain that ends at its level.
@@ -101,8 +101,8 @@ pub(crate) struct Heard {
     pub(crate) claim_at: Option<Nanos>,
     /// The last datagram that may count as a claim.
     pub(crate) maybe_claim_at: Nanos,
-    /// The run of y, and the highest term in such a datagram of it.
-    pub(crate) maybe_claimed: Option<(u32, Term)>,
+    /// The run of y, and the highest term in a surely timely claim of it.
+    pub(crate) surely_claimed: Option<(u32, Term)>,
     /// The run of y that claimed last, and its term.
     pub(crate) claimed: Option<(u32, Term)>,
     /// The last datagram that said that y, no master, hears one.
@@ -423,7 +423,6 @@ impl Audit {
             h.maybe_at = now;
             if d.role == Role::Master || d.leaving {
                 h.maybe_claim_at = now;
-                h.maybe_claimed = h.maybe_claimed.max(Some((d.from_boot, d.term)));
             }
             if d.hears_maybe {
                 h.maybe_told_at = now;
@@ -448,6 +447,9 @@ impl Audit {
             }
             h.timely_at = now;
             h.timely_boot = d.from_boot;
+            if d.role == Role::Master || d.leaving {
+                h.surely_claimed = h.surely_claimed.max(Some((d.from_boot, d.term)));
+            }
         }
         h.claim_at = match d.role {
             Role::Master if surely => Some(now),

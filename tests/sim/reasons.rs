@@ -186,7 +186,7 @@ fn released(w: &World, x: usize, term: Term, name: &str) -> Verdict {
     let Some(left) = gateway.last_left else { return Err("it never left".to_owned()) };
     // It may act again, by an election of its own that x has not heard of both ways. Or it may have
     // crashed in that term.
-    let told = w.audit.heard[x][y].maybe_claimed.unwrap_or((0, 0));
+    let told = w.audit.heard[x][y].surely_claimed.unwrap_or((0, 0));
     let again = match gateway.holds() {
         Some(held) => held > left && (held >= term || told < (w.hosts[y].boots, held)),
         None => w.audit.heard[x][y].taken_boot < w.hosts[y].boots || w.hosts[y].process.is_none(),
