@@ -124,7 +124,7 @@ pub(crate) struct View {
     pub(crate) all_heard: bool,
     /// When the last of the gateways that are not heard is silent for its detection time.
     pub(crate) silent_at: Time,
-    /// How many better candidates are alive.
+    /// How many rank steps to wait: for each better candidate alive, and for a change of their order.
     pub(crate) rank: u32,
     /// What one rank is worth.
     pub(crate) step: Duration,

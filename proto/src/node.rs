@@ -99,6 +99,10 @@ pub struct Node {
     vacancy: Vacancy,
     /// Since when I could take over, if I could.
     eligible_since: Option<Time>,
+    /// When I last became a better candidate: able again, out of maintenance, healthy again.
+    improved_at: Option<Time>,
+    /// When another candidate last became better than me.
+    outdone_at: Option<Time>,
     held_back: Option<&'static str>,
 
     ability: Ability,
@@ -173,6 +177,9 @@ impl Node {
         self.begin(now);
         if self.health.ok != health.ok {
             self.unhealthy_since = (!health.ok).then_some(self.now);
+            if health.ok {
+                self.improved_at = Some(self.now);
+            }
             self.queue_all();
         }
         self.health = health;

@@ -179,6 +179,16 @@ impl Peer {
             })
     }
 
+    /// A gateway that could be a candidate a moment from now: what keeps it from that may have ended.
+    pub(crate) fn may_come_back(&self) -> bool {
+        self.alive
+            && !self.config.witness
+            && self
+                .said
+                .as_ref()
+                .is_some_and(|(body, _)| body.role != Role::Master && !body.flags.leaving)
+    }
+
     /// How good a candidate it is.
     pub(crate) fn standing(&self) -> Option<Standing> {
         let (said, _) = self.said.as_ref()?;

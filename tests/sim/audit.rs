@@ -14,8 +14,8 @@
 //! - `TwoActing`: two gateways whose processes and reconcilers have run, and that hear each other, for 2 D and
 //!   the time that leaving takes, do not act both. It has no exception for commands, failures to enter, handovers
 //!   or reloads; only failures to *leave* void it, since nothing can take effects off then. Where the last datagram
-//!   between them was lost, or among three or more gateways (until there are leases), two may take over at once; then
-//!   one yields within an interval, a rank wait and a round trip.
+//!   between them was lost or straggles, or among three or more gateways (until there are leases), two may take
+//!   over at once; then one yields within an interval, a rank wait and a round trip.
 //! - `NoneActing`: a gateway that could serve, with evidence where there is a source, does not stay without hearing
 //!   a claim, or of one, for longer than D + rank wait + I + round trip. So a silent master is replaced within
 //!   that time, also by the only gateway left; and connected, eligible gateways have a master. And who was
@@ -23,7 +23,12 @@
 //! - `Unjustified`: every change of role has a reason that fits what the world knows: see [`crate::reasons`].
 //!   That an incumbent is not displaced by a newcomer, an isolated or a deaf node follows: no takeover while the last
 //!   word of any node is a timely claim, or without evidence; no yielding but to a timely claim that ranks higher.
-//! - `LeftFirst`: who takes over by release or handover finds the old master's effects off. Always.
+//!   A claim is void once another process of its name was heard, timely. A second process of a name does not take
+//!   over while it hears a node that has heard its namesake for longer than the rank wait: before, that node cannot
+//!   tell it.
+//! - `LeftFirst`: who takes over by release or handover finds the old master's effects off: always, but for effects
+//!   of a later term that the old master won by a new election and of which the successor had no surely
+//!   timely claim. Then the two do not hear each other both ways, and a partition can give two.
 //! - `Term`: a node's term never sinks while it runs; who takes over has a term above every term that a
 //!   timely datagram brought it, and above what its disk knew.
 //! - `Chain`: the role events of a process form a chain that ends at its level.
@@ -96,6 +101,8 @@ pub(crate) struct Heard {
     pub(crate) claim_at: Option<Nanos>,
     /// The last datagram that may count as a claim.
     pub(crate) maybe_claim_at: Nanos,
+    /// The run of y, and the highest term in a surely timely claim of it.
+    pub(crate) surely_claimed: Option<(u32, Term)>,
     /// The run of y that claimed last, and its term.
     pub(crate) claimed: Option<(u32, Term)>,
     /// The last datagram that said that y, no master, hears one.
@@ -148,7 +155,7 @@ pub(crate) struct Audit {
     pub(crate) reprioritized: Option<Nanos>,
     /// Since when two gateways have acted that hear each other.
     both: Vec<Option<(Nanos, bool)>>,
-    /// The last message of y to x that was lost, by its number.
+    /// The last message of y to x that was lost or straggles, by its number.
     lost: Vec<Vec<u64>>,
     pub(crate) hosts: Vec<Watched>,
     pub(crate) now: Nanos,
@@ -426,6 +433,13 @@ impl Audit {
         }
         h.newest = Some((d.from_boot, d.message));
         h.echo = Some((d.from_boot, d.sent));
+        // Of two processes of one name it echoes the one that it listens to.
+        for y in (0..w.hosts.len()).filter(|&y| y != d.from) {
+            if w.hosts[y].member == w.hosts[d.from].member {
+                a.heard[x][y].echo = None;
+            }
+        }
+        let h = &mut a.heard[x][d.from];
         if surely {
             if now.saturating_sub(h.timely_at) > gap || h.timely_boot != d.from_boot {
                 h.before = h.timely_at;
@@ -433,6 +447,9 @@ impl Audit {
             }
             h.timely_at = now;
             h.timely_boot = d.from_boot;
+            if d.role == Role::Master || d.leaving {
+                h.surely_claimed = h.surely_claimed.max(Some((d.from_boot, d.term)));
+            }
         }
         h.claim_at = match d.role {
             Role::Master if surely => Some(now),
@@ -581,9 +598,15 @@ impl Audit {
         }
     }
 
-    /// The last word of y to x was lost.
+    /// The last word of y to x was lost, or straggles.
     fn missed(&self, x: usize, y: usize) -> bool {
         self.heard[x][y].newest.is_none_or(|(_, message)| message < self.lost[x][y])
+    }
+
+    /// No member's last word to another was lost.
+    pub(crate) fn nothing_missed(&self) -> bool {
+        let all = 0..self.members;
+        all.clone().all(|x| all.clone().all(|y| x == y || !self.missed(x, y)))
     }
 
     pub(crate) fn lost(&mut self, d: &Datagram) {

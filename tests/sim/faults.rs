@@ -464,8 +464,8 @@ impl Faults {
             Fault::Down(host) => {
                 if w.hosts[host].process.is_none() {
                     w.boot(host);
-                } else if w.audit.hosts[host].stopping.is_some() {
-                    // Not stopped yet: the start waits for the end.
+                } else if w.audit.hosts[host].stopping.is_some() || w.hosts[host].node_paused > 0 {
+                    // Not stopped yet, or paused and not told yet: the start waits for the end.
                     w.faults.list[index] = Fault::Down(host);
                     w.heal_at(w.now + w.o.interval, index);
                 }

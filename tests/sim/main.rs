@@ -16,7 +16,8 @@
 //! entering and leaving, after everything healed, exactly one gateway serves. With one deaf node: exactly one of the
 //! others serves (a master that turns deaf keeps its effects: with two voters nothing can tell it). With a broken
 //! link or direction between two gateways of a pair both may act, as design §5.9 says: at least one serves. If a
-//! third node hears both, a link that breaks in quiet changes nothing: exactly one serves.
+//! third node hears both, a link that breaks in quiet changes nothing: exactly one serves. It is quiet if one serves,
+//! every gateway is fit to, and no member's last word to another was lost.
 
 mod attacker;
 mod audit;

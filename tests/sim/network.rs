@@ -93,6 +93,11 @@ impl Network {
         copies
     }
 
+    /// The delay that faults add to this datagram.
+    pub(crate) fn added(&mut self, d: &Datagram) -> Nanos {
+        self.link(d.from, d.to, d.path).delay
+    }
+
     fn delay(&self, rng: &mut Rng, o: &Options, path: u8, link: Link) -> Nanos {
         let straggles = !self.healed && rng.permille(o.stragglers);
         o.delay

@@ -43,9 +43,13 @@ fn took_over(w: &mut World, x: usize, from: Role, term: Term, reason: &Reason) -
     }
     if x >= w.o.members() {
         let victim = w.hosts[x].member;
-        // Who hears nobody cannot know that its name is in use.
+        // Who hears nobody that has heard its namesake for a while cannot know that the name is in use.
         let lately = w.audit.short.min(w.o.interval * 5 / 2);
-        let hears = (0..x).any(|y| w.now.saturating_sub(w.audit.heard[x][y].wire_at) < lately);
+        let hears = (0..x).filter(|&y| y != victim).any(|y| {
+            let knows = w.audit.hears_since(y, victim, w.now);
+            knows.is_some_and(|since| w.now.saturating_sub(since) > w.audit.wait)
+                && w.now.saturating_sub(w.audit.heard[x][y].wire_at) < lately
+        });
         let free = usurped(w, victim) || !hears;
         return (Rule::Unjustified, ok(free, "the name is in use"));
     }
@@ -61,9 +65,10 @@ fn took_over(w: &mut World, x: usize, from: Role, term: Term, reason: &Reason) -
         Reason::MasterRestarted(name) => {
             w.stats.add(Situation::TakeoverRestart);
             let verdict = match claimed_in(w, x, name) {
-                Some((y, boot, _)) => {
-                    ok(w.hosts[y].boots > boot || usurped(w, y), "it did not restart")
-                }
+                Some((y, boot, _)) => ok(
+                    w.hosts[y].boots > boot || usurped(w, y) || replaced(w, x, y),
+                    "it did not restart",
+                ),
                 None => Err("it never claimed".to_owned()),
             };
             (Rule::Unjustified, verdict)
@@ -105,9 +110,18 @@ fn claims_to(w: &World, x: usize) -> Option<usize> {
     (0..w.hosts.len()).find(|&y| {
         y != x
             && !usurped(w, y)
+            && !replaced(w, x, y)
             && w.audit.heard[x][y]
                 .claim_at
                 .is_some_and(|at| w.now.saturating_sub(at.max(w.audit.hosts[x].booted_at)) < fresh)
+    })
+}
+
+/// Since the last claim of `y` another process of its name was heard, timely: that ends the claim.
+fn replaced(w: &World, x: usize, y: usize) -> bool {
+    let claimed = w.audit.heard[x][y].claim_at.unwrap_or(0);
+    (0..w.hosts.len()).any(|z| {
+        z != y && w.hosts[z].member == w.hosts[y].member && w.audit.heard[x][z].maybe_at > claimed
     })
 }
 
@@ -170,10 +184,11 @@ fn released(w: &World, x: usize, term: Term, name: &str) -> Verdict {
     };
     let gateway = &w.hosts[y].gateway;
     let Some(left) = gateway.last_left else { return Err("it never left".to_owned()) };
-    // It may act again, by an election of its own that x has not heard of; then in a higher term. Or it
-    // may have crashed in that term.
+    // It may act again, by an election of its own that x has not heard of both ways. Or it may have
+    // crashed in that term.
+    let told = w.audit.heard[x][y].surely_claimed.unwrap_or((0, 0));
     let again = match gateway.holds() {
-        Some(held) => held > left && held >= term,
+        Some(held) => held > left && (held >= term || told < (w.hosts[y].boots, held)),
         None => w.audit.heard[x][y].taken_boot < w.hosts[y].boots || w.hosts[y].process.is_none(),
     };
     ok(!gateway.effects || again, "its effects stand")

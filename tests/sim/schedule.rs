@@ -83,7 +83,9 @@ fn liveness_time(w: &World) -> Nanos {
 /// Heals, waits, and looks who serves.
 fn live(w: &mut World) {
     let remaining = w.o.remaining;
-    let quiet = serving(w).len() == 1 && w.gateways().all(|host| w.eligible(host));
+    let quiet = serving(w).len() == 1
+        && w.gateways().all(|host| w.eligible(host))
+        && w.audit.nothing_missed();
     Faults::heal_all(w, remaining);
     // Stops and restarts that are under way end first; what was delayed arrives.
     w.run_until(w.now + 3 * w.o.detection() + w.audit.slowest.min(4 * w.o.detection()));

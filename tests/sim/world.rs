@@ -395,6 +395,10 @@ impl World {
             Attacker::delivered(self, host, datagram, attack);
             return;
         }
+        if datagram.from >= self.o.members() {
+            // What it does may hang on whether its namesake is heard at this moment.
+            Audit::look_for_usurper(self);
+        }
         let mut bytes = std::mem::take(&mut datagram.bytes);
         let claims = datagram.role == Role::Master || datagram.leaving;
         if self.mutation == Mutation::Damaged && self.rng.permille(20) {
@@ -526,7 +530,12 @@ impl World {
                     self.stats.add(Situation::Lost);
                     self.audit.lost(&datagram);
                 }
-                1 => {}
+                1 => {
+                    // Not lost, but not there in time either.
+                    if fate[0] > self.o.delay_most() + self.network.added(&datagram) {
+                        self.audit.lost(&datagram);
+                    }
+                }
                 _ => self.stats.add(Situation::Duplicated),
             }
             for (copy, delay) in fate.into_iter().enumerate() {

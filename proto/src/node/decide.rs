@@ -178,8 +178,14 @@ impl Node {
             self.held_back = self.obstacle();
             return;
         }
-        // The wait by rank begins when I became able to win, not when the role became free.
-        self.eligible_since.get_or_insert(self.now);
+        if self.eligible_since.is_none() {
+            // The wait by rank begins when I became able to win, not when the role became free.
+            self.eligible_since = Some(self.now);
+            // After init `settled` says that I am new; this is for those who came back.
+            if self.listened_at.is_some_and(|at| at < self.now) {
+                self.improved_at = Some(self.now);
+            }
+        }
         match self.view().verdict() {
             Verdict::Wait(_) => self.held_back = None,
             Verdict::Held(why) => self.held_back = Some(why),

@@ -53,6 +53,8 @@ impl Node {
             peers,
             vacancy: Vacancy { since: now, reason: Reason::NoMaster, reserved_until: now },
             eligible_since: None,
+            improved_at: None,
+            outdone_at: None,
             held_back: None,
             ability: Ability::Unknown,
             health: Health { ok: true, last_pass_began: None },

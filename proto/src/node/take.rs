@@ -28,6 +28,7 @@ impl Node {
         if body.duplicate_name {
             self.note_duplicate();
         }
+        let outdid = self.outdoes(index);
         self.note_term(body.term.max(body.highest_term));
         self.take_echo_of_release(index, &body);
         self.take_yield(index, &body);
@@ -39,6 +40,9 @@ impl Node {
         let now = self.now;
         if let Some(peer) = self.peers.get_mut(index) {
             peer.said = Some((body, now));
+        }
+        if !outdid && self.outdoes(index) {
+            self.outdone_at = Some(now);
         }
         if goodbye {
             self.end_session(index, Reason::MasterReleased);

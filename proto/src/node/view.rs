@@ -20,6 +20,8 @@ impl Node {
     pub(super) fn view(&self) -> View {
         let incumbent = self.incumbent();
         let eligible_since = self.eligible_since.unwrap_or(self.now);
+        let vacant_since = self.vacancy.since.max(eligible_since).max(self.awake_since);
+        let stirred_at = self.stirred_at(vacant_since).filter(|_| incumbent.is_none());
         let detection = self.config.detection();
         let unheard = self.peers.iter().filter(|peer| self.may_hide_a_master(peer));
         let last = unheard.filter_map(|p| p.last_timely).max().unwrap_or(Time::ZERO);
@@ -27,11 +29,11 @@ impl Node {
         View {
             now: self.now,
             incumbent,
-            vacant_since: self.vacancy.since.max(eligible_since).max(self.awake_since),
+            vacant_since: stirred_at.map_or(vacant_since, |at| at.max(vacant_since)),
             reserved_until: self.vacancy.reserved_until,
             all_heard: self.all_heard(),
             silent_at: last + detection,
-            rank: self.rank(),
+            rank: self.rank() + u32::from(stirred_at.is_some()),
             step: self.rank_step(),
             evidence: self.evidence,
             missed_since: incumbent.map_or(last, |master| master.last + master.interval),
@@ -55,18 +57,44 @@ impl Node {
     }
 
     /// How many better candidates are alive (§7). By what they announce, never by my own file: the
-    /// files of two nodes may differ while one of them is changed.
+    /// files of two nodes may differ while one of them is changed. To one who just came back, who is not
+    /// a candidate may have come back too: word of it takes its time.
     fn rank(&self) -> u32 {
-        let mine = Standing {
+        let fresh = self.improved_at.is_some_and(|at| at > self.vacancy.since);
+        let mine = self.standing();
+        let better = self.peers.iter().filter(|peer| {
+            let stands = peer.is_candidate() || fresh && peer.may_come_back();
+            stands && peer.claim.is_none() && peer.standing().is_some_and(|s| s > mine)
+        });
+        u32::try_from(better.count()).unwrap_or(u32::MAX)
+    }
+
+    fn standing(&self) -> Standing {
+        Standing {
             settled: self.is_settled(),
             healthy: self.health.ok,
             priority: self.config.priority,
             name: Reverse(self.config.name.clone()),
-        };
-        let better = self.peers.iter().filter(|peer| {
-            peer.claim.is_none() && peer.is_candidate() && peer.standing().is_some_and(|s| s > mine)
-        });
-        u32::try_from(better.count()).unwrap_or(u32::MAX)
+        }
+    }
+
+    /// Whether a peer is a better candidate than me.
+    pub(super) fn outdoes(&self, index: usize) -> bool {
+        self.peers.get(index).is_some_and(|peer| {
+            peer.claim.is_none()
+                && peer.is_candidate()
+                && peer.standing().is_some_and(|s| s > self.standing())
+        })
+    }
+
+    /// When the order of the candidates last changed while there was no master. Then one rank step more
+    /// passes before anyone acts on it: a claim that was made by the old order is heard first.
+    fn stirred_at(&self, vacant_since: Time) -> Option<Time> {
+        let improved = self.improved_at.filter(|at| *at > self.vacancy.since);
+        // One that comes and goes must not keep me waiting for ever.
+        let most = vacant_since.max(self.vacancy.reserved_until) + self.config.detection();
+        let outdone = self.outdone_at.filter(|at| *at > self.vacancy.since && *at < most);
+        improved.max(outdone)
     }
 
     /// How much later each rank acts (§7, step): time for a better one's claim to arrive.
@@ -76,9 +104,10 @@ impl Node {
     }
 
     /// Until when (§7, `hears`) to believe timely nodes that say that they hear a master, of a term no older than
-    /// the claim that I know.
+    /// every claim that I know: of several masters, the one of the older term may be the one that lives.
     pub(super) fn heard_until(&self, which: impl Fn(&Tag) -> bool) -> Time {
-        let term = self.best_claim().map_or(0, |(_, claim)| claim.term);
+        let claims = self.peers.iter().filter_map(|peer| peer.claim);
+        let term = claims.map(|claim| claim.term).min().unwrap_or(0);
         // Whoever claims the role itself says nothing about another master.
         let others = self.peers.iter().filter(|peer| peer.alive && peer.claim.is_none());
         let until = others.filter_map(|peer| {
@@ -168,10 +197,11 @@ impl Node {
     }
 
     /// A gateway that is not heard, timely and since I woke. One whose session ended a moment ago,
-    /// by its goodbye or obituary, is no riddle: it may only become one again by starting anew.
+    /// by its goodbye or obituary, is no riddle: it may only become one again by starting anew, and then it
+    /// listens for the detection time.
     fn may_hide_a_master(&self, peer: &Peer) -> bool {
         let heard = peer.alive && peer.last_timely.is_some_and(|at| at > self.awake_since);
-        let grace = self.config.detection() * 2;
+        let grace = self.config.detection();
         let gone = peer.gone_at.is_some_and(|at| self.now.since(at) < grace);
         !peer.config.witness && !heard && !gone
     }
@@ -183,12 +213,13 @@ impl Node {
         since.is_some_and(|since| self.now >= since + self.config.detection())
     }
 
-    /// The claim with the highest (term, priority, name): of two masters the one that will stay (§8),
-    /// as far as that can be seen from outside.
+    /// The claim of a peer that is alive before one that is not, then with the highest (term, priority,
+    /// name): of two masters the one that will stay (§8), as far as that can be seen from outside.
     pub(super) fn best_claim(&self) -> Option<(usize, Claim)> {
         let claims = self.peers.iter().enumerate().filter_map(|(index, peer)| {
             let priority = peer.said.as_ref().map_or(0, |(said, _)| said.priority);
-            peer.claim.map(|claim| ((claim.term, priority, &peer.config.name), index, claim))
+            let order = |term| (peer.alive, term, priority, &peer.config.name);
+            peer.claim.map(|claim| (order(claim.term), index, claim))
         });
         let best = claims.max_by(|a, b| a.0.cmp(&b.0));
         best.map(|(_, index, claim)| (index, claim))

@@ -422,6 +422,62 @@ fn an_unhealthy_master_hands_over_to_one_that_passed_later() {
     assert_eq!(world.masters(), ["gw2"], "nobody is better");
 }
 
+/// Neither is a candidate; then both are, the second one by this much later.
+fn both_come_back(first: usize, gap: Duration, by: &str) -> World {
+    let mut world = pair();
+    let names = ["gw1", "gw2"];
+    let change = |world: &mut World, index: usize, fit: bool| match by {
+        "maintenance" => world.command(names[index], maintenance(!fit, true)).unwrap(),
+        _ if fit => world.report(index, Report::Ability(Ability::Ready)),
+        _ => world.report(index, Report::Ability(Ability::Unable("port taken".into()))),
+    };
+    change(&mut world, 1, false);
+    world.run(INTERVAL);
+    change(&mut world, 0, false);
+    world.run(10 * INTERVAL);
+    assert!(world.masters().is_empty());
+    change(&mut world, first, true);
+    world.run(gap);
+    change(&mut world, 1 - first, true);
+    world
+}
+
+#[test]
+fn two_that_come_back_together_are_not_master_both() {
+    for (first, by) in [(0, "fault"), (1, "fault"), (0, "maintenance"), (1, "maintenance")] {
+        for gap in 0..=INTERVAL.as_millis() {
+            let gap = Duration::from_millis(u64::try_from(gap).unwrap());
+            let mut world = both_come_back(first, gap, by);
+            world.run(INTERVAL);
+            assert_eq!(world.masters().len(), 1, "{first} first, {gap:?}, {by}");
+            assert_eq!(world.two_acting, 0, "{first} first, {gap:?}, {by}");
+            let yields = |name| {
+                world.saw(name, |event| {
+                    matches!(event, Event::Role { reason: Reason::Yielded(_), .. })
+                })
+            };
+            assert_eq!((yields("gw1"), yields("gw2")), (0, 0), "{first} first, {gap:?}, {by}");
+        }
+    }
+}
+
+#[test]
+fn a_goodbye_accounts_for_one_detection_time() {
+    for (silence, masters) in [(DETECTION / 2, 1), (DETECTION * 3 / 2, 0)] {
+        let mut world = pair();
+        world.command("gw1", maintenance(true, false)).unwrap();
+        world.run(2 * INTERVAL);
+        world.members[0].outside = Some(false);
+        world.command("gw2", Command::Stop).unwrap();
+        world.run(INTERVAL / 5 + silence);
+        assert_eq!(world.role("gw2"), Role::Backup);
+        world.command("gw1", maintenance(false, false)).unwrap();
+        world.run(INTERVAL);
+        // Cut off: it may have started anew where I do not hear it.
+        assert_eq!(world.masters().len(), masters, "after {silence:?}");
+    }
+}
+
 #[test]
 fn an_unhealthy_candidate_only_waits_longer() {
     let mut world = pair();
