@@ -79,17 +79,6 @@ pub struct LevelDone {
     pub ok: bool,
 }
 
-/// The word for a state, as in the config, `WGHA_ROLE` and status.
-#[must_use]
-pub const fn state_word(state: HookState) -> &'static str {
-    match state {
-        HookState::Master => "master",
-        HookState::Backup => "backup",
-        HookState::Fault => "fault",
-        HookState::Stop => "stop",
-    }
-}
-
 /// Owns the worker. Dropping it kills a hook that runs.
 ///
 /// `set`, `reconfigure` and `results` never wait. After [`stop`](HookRunner::stop) nothing runs
@@ -200,7 +189,7 @@ impl From<&HookResult> for crate::status::Hook {
         let outcome = result.outcome.as_ref();
         crate::status::Hook {
             run: result.run.clone(),
-            on: state_word(result.on).to_owned(),
+            on: result.on.word().to_owned(),
             exit: outcome.and_then(Outcome::exit_code),
             duration_ms: u64::try_from(result.duration.as_millis()).unwrap_or(u64::MAX),
             at: events::rfc3339(result.at_ns),

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::{HookContext, HookLevel, HookResult, LevelDone, Results, Wanted, lock, state_word};
+use super::{HookContext, HookLevel, HookResult, LevelDone, Results, Wanted, lock};
 use crate::clock;
 use crate::config::{Hook, HookState};
 use crate::process::{self, Finished, Job, Outcome};
@@ -55,7 +55,7 @@ impl Worker {
 
     async fn run_hook(&self, hook: &Hook, wanted: &Wanted, level: &HookLevel) -> Outcome {
         let name = hook.run.first().map_or("", String::as_str);
-        let on = state_word(level.state);
+        let on = level.state.word();
         let (run, at_ns) = (hook.run.clone(), clock::wall());
         let running =
             HookResult { run, on: level.state, outcome: None, duration: Duration::ZERO, at_ns };
@@ -110,7 +110,7 @@ fn log_end(hook: &str, on: &str, finished: &Finished) {
 /// The hook's program with keepalived's arguments and the variables of ours.
 fn job(hook: &Hook, context: &HookContext, level: &HookLevel) -> Job {
     let (program, args) = hook.run.split_first().map_or(("", [].as_slice()), |(p, a)| (p, a));
-    let word = state_word(level.state);
+    let word = level.state.word();
     // Whole seconds, because shells cannot count in anything else; the hook is to end before.
     let deadline = hook.timeout.as_secs().max(1);
     Job::new(program, args, hook.timeout)
