@@ -16,4 +16,7 @@ mod pair;
 mod reload;
 mod scripts;
 mod signals;
+mod silence;
+mod source;
 mod trouble;
+mod uplink;
