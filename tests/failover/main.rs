@@ -11,6 +11,7 @@ mod ipv6;
 mod larger;
 mod links;
 mod meddling;
+mod nat;
 mod operator;
 mod pair;
 mod reload;
