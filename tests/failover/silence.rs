@@ -100,12 +100,18 @@ fn silent_after_every_kind_of_transition() {
 }
 
 /// This gateway, which is not master, has no socket on WireGuard's port and sends nothing from it.
-pub(crate) fn silent(uplink: &Uplink, node: &Node, when: &str) {
+fn silent(uplink: &Uplink, node: &Node, when: &str) {
     let name = node.name();
     // Whoever has just given the role up may be at it.
     eventually(&format!("{when}: {name} has no socket on WireGuard's port"), || {
         if listens(node) { vec![name.to_owned()] } else { Vec::new() }
     });
+    sends_nothing(uplink, node, when);
+}
+
+/// This gateway, which is not master, sends nothing from WireGuard's port.
+pub(crate) fn sends_nothing(uplink: &Uplink, node: &Node, when: &str) {
+    let name = node.name();
     let before = uplink.sent(node);
     std::thread::sleep(heartbeat() * 2);
     let after = uplink.sent(node);

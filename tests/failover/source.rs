@@ -2,9 +2,15 @@
 //! address: after a random sequence of changes of role and of all that others do to addresses,
 //! routes and rules. IPv4 and IPv6 at once, a client of each, both sending all the while.
 //!
+//! The embedded WireGuard binds the floating IP, so that alone would prove little of rules and nftables: beside it a
+//! program on each gateway tries all the while to send from WireGuard's port of the gateway's own addresses.
+//!
 //! `WGHA_TEST_SEED` repeats a sequence, `WGHA_TEST_STEPS` makes it longer.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use netns_lab::{Lab, Node, Process, Spec, WgConf, WgPeer, topology};
@@ -18,6 +24,8 @@ use crate::uplink::{Sent, Uplink};
 const TABLE: &str = "511251820";
 /// The router's other address on the uplink net.
 const OTHER_ROUTER: u8 = 2;
+/// Between two attempts to send from another address.
+const SPEAK_EVERY: Duration = Duration::from_millis(5);
 /// Longest pause between taking something away and putting it back.
 const PAUSE_MS: u64 = 400;
 
@@ -84,8 +92,13 @@ fn whatever_happens_packets_leave_from_the_floating_ip() {
         println!("{number}: {what}");
         sequence.check(&format!("seed {seed}, step {number}: {what}"));
     }
-    let Sequence { pair, uplink, pings, .. } = sequence;
+    let Sequence { pair, uplink, pings, stray_speakers, .. } = sequence;
     drop(pings);
+    for speaker in stray_speakers {
+        let (tried, sent) = speaker.end();
+        println!("from the own address: tried {tried} times, sent {sent}");
+        assert!(tried > 0, "nothing was tried");
+    }
     let all = [1, 2].map(|n| uplink.sent(&pair.gateway(n)));
     println!("sent by gw1 and gw2: {all:?}");
     assert!(all.iter().all(|sent| sent.floating > 0), "both served: {all:?}");
@@ -172,6 +185,8 @@ struct Sequence {
     uplink: Uplink,
     /// wg0.conf has a peer that nobody is.
     more_peers: bool,
+    /// On each gateway; not with the kernel's WireGuard, to which every socket on the port is in the way.
+    stray_speakers: Vec<Speaker>,
     /// How often the default route was set.
     default_routes: u8,
 }
@@ -195,7 +210,13 @@ impl Sequence {
         let gateway = topology::wg_gateway().v4.to_string();
         let ping = |c: &WgPeer| c.node().spawn(Spec::new(["ping", "-q", "-i", "0.05", &gateway]));
         let pings = pair.clients.iter().map(|c| ping(c).expect("ping")).collect();
-        Sequence { dice, pings, pair, uplink, more_peers: false, default_routes: 0 }
+        let foreign = backend() != "kernel";
+        let stray_speakers = if foreign {
+            (1..=2).map(|n| Speaker::start(&pair.lab, n)).collect()
+        } else {
+            Vec::new()
+        };
+        Sequence { dice, pings, pair, uplink, more_peers: false, stray_speakers, default_routes: 0 }
     }
 
     /// Does it, and says what it did.
@@ -361,7 +382,44 @@ impl Sequence {
             assert_eq!(sent.stray, 0, "{when}: {name} {sent:?}\n{}", self.uplink.strays());
         }
         let backup = self.pair.running().find(|n| n.name() != master.name()).expect("a backup");
-        crate::silence::silent(&self.uplink, backup, when);
+        crate::silence::sends_nothing(&self.uplink, backup, when);
+    }
+}
+
+/// Tries to send from WireGuard's port of a gateway's own addresses.
+struct Speaker {
+    stop: Arc<AtomicBool>,
+    /// Tried, and sent.
+    threads: Vec<JoinHandle<(u64, u64)>>,
+}
+
+impl Speaker {
+    fn start(lab: &Lab, number: u8) -> Speaker {
+        let stop = Arc::new(AtomicBool::new(false));
+        let node = lab.gateway(number.into());
+        let pairs = topology::gateway(number).both().into_iter().zip(topology::router().both());
+        let threads = pairs.map(|(from, to)| {
+            let stop = Arc::clone(&stop);
+            let socket = node.run(move || UdpSocket::bind((from, topology::WG_PORT)));
+            let socket = socket.expect("the own address");
+            node.thread(move || {
+                let (mut tried, mut sent) = (0, 0);
+                while !stop.load(Ordering::Relaxed) {
+                    tried += 1;
+                    sent += u64::from(socket.send_to(b"stray", (to, 9)).is_ok());
+                    std::thread::sleep(SPEAK_EVERY);
+                }
+                (tried, sent)
+            })
+        });
+        Speaker { threads: threads.collect(), stop }
+    }
+
+    /// How often it tried, and how often the kernel took it.
+    fn end(self) -> (u64, u64) {
+        self.stop.store(true, Ordering::Relaxed);
+        let all = self.threads.into_iter().map(|t| t.join().expect("a speaker"));
+        all.fold((0, 0), |sum, (tried, sent)| (sum.0 + tried, sum.1 + sent))
     }
 }
 
