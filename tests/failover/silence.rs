@@ -120,8 +120,10 @@ pub(crate) fn sends_nothing(uplink: &Uplink, node: &Node, when: &str) {
 
 /// A socket of any program, or of the kernel, is bound to WireGuard's port.
 fn listens(node: &Node) -> bool {
-    let shown = run(node, &format!("ss -Hauln 'sport = :{}'", topology::WG_PORT));
-    !shown.trim().is_empty()
+    // As the kernel lists them: `ss` is not everywhere.
+    let sockets = run(node, "cat /proc/net/udp /proc/net/udp6");
+    let port = format!(":{:04X}", topology::WG_PORT);
+    sockets.lines().filter_map(|l| l.split_whitespace().nth(1)).any(|local| local.ends_with(&port))
 }
 
 /// When the floating IPs answered that nobody listens on WireGuard's port.
