@@ -1,5 +1,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
+use wgha_proto::PathSnapshot;
+
 use super::*;
 
 /// Every list filled, so that every field of the contract is there.
@@ -52,7 +54,7 @@ fn sample() -> Status {
 }
 
 fn sample_nodes() -> Vec<Node> {
-    let path = |address: &str, alive| Path { address: address.into(), alive };
+    let path = |address: &str, alive| Path { address: address.into(), alive, ..Path::default() };
     let gw1 = Node {
         name: "gw1".into(),
         role: Some("master".into()),
@@ -167,7 +169,7 @@ fn the_json_has_the_fields_of_the_contract() {
 fn the_json_reads_back_and_extensions_are_optional() {
     let mut json = serde_json::to_value(sample()).unwrap();
     assert_eq!(serde_json::from_value::<Status>(json.clone()).unwrap(), sample());
-    for extension in ["version", "held_back", "refusals", "link"] {
+    for extension in ["version", "held_back", "refusals", "link", "evidence"] {
         json.as_object_mut().unwrap().remove(extension).unwrap();
     }
     assert!(serde_json::from_value::<Status>(json).is_ok());
@@ -254,7 +256,7 @@ fn a_peer_is_shown_as_the_protocol_sees_it() {
         ready: true,
         config_match: Some(true),
         wireguard: wgha_proto::WireguardKind::Kernel,
-        paths_alive: vec![true],
+        paths: vec![PathSnapshot { alive: true, ..PathSnapshot::default() }],
     };
     let node = Node::from_peer(&peer, &["10.0.2.10:5112".into(), "[2001:db8::2]:5112".into()]);
     assert_eq!((node.role.as_deref(), node.last_heard_ms), (Some("backup"), Some(112)));

@@ -9,6 +9,7 @@
 
 mod address;
 mod announce;
+mod evidence;
 mod namespace;
 mod netlink;
 mod source;
