@@ -19,6 +19,8 @@ pub(super) struct Source {
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
+    /// What the config said.
+    pub(super) choice: EvidenceChoice,
     pub(super) sources: Vec<Source>,
     /// Ethernet addresses of this machine.
     pub(super) own: Vec<[u8; 6]>,
@@ -27,7 +29,7 @@ pub(super) struct Found {
 /// Looks at links, addresses and routes. Asks nobody.
 pub(super) async fn find(netlink: &Netlink, settings: &Settings) -> Result<Found, NetError> {
     if settings.choice == EvidenceChoice::Off {
-        return Ok(Found::default());
+        return Ok(Found { choice: EvidenceChoice::Off, ..Found::default() });
     }
     let machine =
         Machine { links: netlink.links().await?, addresses: netlink.addresses(None).await? };
@@ -39,7 +41,8 @@ pub(super) async fn find(netlink: &Netlink, settings: &Settings) -> Result<Found
             .collect(),
         EvidenceChoice::Off => Vec::new(),
     };
-    let mut found = Found { sources: Vec::new(), own: machine.macs() };
+    let choice = settings.choice.clone();
+    let mut found = Found { choice, sources: Vec::new(), own: machine.macs() };
     for (index, whom) in wanted {
         let source = machine.source(index, whom, settings);
         let new = source.filter(|new| found.sources.iter().all(|known| known.key != new.key));

@@ -332,12 +332,12 @@ impl Asker {
     }
 
     fn take_sources(&mut self) {
-        // Whoever cannot be asked is no source.
-        if self.sockets.is_none() {
+        let found = self.found.borrow_and_update();
+        // Whoever cannot be asked is no source; and the config may be newer than what was found.
+        if self.sockets.is_none() || found.choice != self.settings.choice {
             return;
         }
-        let keys: Vec<Key> =
-            self.found.borrow_and_update().sources.iter().map(|s| s.key.clone()).collect();
+        let keys: Vec<Key> = found.sources.iter().map(|source| source.key.clone()).collect();
         self.judge.set_sources(clock::now(), &keys);
     }
 

@@ -267,3 +267,53 @@ fn a_peer_is_shown_as_the_protocol_sees_it() {
     let silent = PeerSnapshot { last_heard: None, ..peer };
     assert_eq!(Node::from_peer(&silent, &[]).loss, None, "nothing was sent to us to be lost");
 }
+
+#[test]
+fn the_table_says_who_is_isolated_and_which_direction_is_broken() {
+    let mut status = sample();
+    let source = |address: &str, usual| EvidenceSource {
+        address: address.into(),
+        usual,
+        ..EvidenceSource::default()
+    };
+    for (state, sources, trouble, expected) in [
+        (
+            "answered",
+            vec![source("10.0.1.1", true), source("fe80::1", true)],
+            None,
+            "10.0.1.1, fe80::1 answers",
+        ),
+        ("answered", vec![source("10.0.1.1", false)], None, "clients are heard"),
+        (
+            "silent",
+            vec![source("10.0.1.1", true), source("fe80::1", false)],
+            None,
+            "NO ANSWER from 10.0.1.1",
+        ),
+        ("no-source", vec![source("10.0.1.1", false)], None, "none: no router answers"),
+        ("no-source", vec![], Some("not allowed"), "none: not allowed"),
+        ("off", vec![], None, "off"),
+    ] {
+        let trouble = trouble.map(str::to_owned);
+        status.evidence = Evidence { state: state.into(), sources, trouble, ..Evidence::default() };
+        let text = table(&status, UNIX_EPOCH);
+        assert!(text.contains(&format!("\n  evidence   {expected}\n")), "{state}: {text}");
+    }
+    let broken = |broken: &str| Path {
+        address: "10.0.2.10:5112".into(),
+        broken: Some(broken.into()),
+        ..Path::default()
+    };
+    for (word, alive, state) in [
+        ("send", true, "SENDS IN VAIN"),
+        ("receive", true, "RECEIVES NOTHING"),
+        ("send", false, "DEAF TO US"),
+    ] {
+        status.nodes[1] = Node { alive, paths: vec![broken(word)], ..status.nodes[1].clone() };
+        let text = table(&status, UNIX_EPOCH);
+        assert!(text.contains(state), "{word}: {text}");
+    }
+    status.nodes[1] = Node { alive: false, paths: vec![broken("both")], ..status.nodes[1].clone() };
+    let text = table(&status, UNIX_EPOCH);
+    assert!(text.contains("SILENT") && !text.contains("PATH TO"), "{text}");
+}
