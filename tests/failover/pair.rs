@@ -144,6 +144,15 @@ impl Pair {
         });
     }
 
+    /// Waits until this gateway can take over, or serves. A settled pair may have one that was in fault a moment ago.
+    pub(crate) fn is_ready(&self, node: &Node) {
+        eventually(&format!("{} is ready", node.name()), || match self.cluster.status(node) {
+            Ok(status) if status["ready"] == true => Vec::new(),
+            Ok(status) => vec![format!("{}, {}", status["role"], status["held_back"])],
+            Err(e) => vec![format!("{e:#}")],
+        });
+    }
+
     /// Waits until the reason or what holds the node back contains `text`.
     pub(crate) fn says(&self, node: &Node, role: &str, text: &str) {
         eventually(&format!("{} is {role}: {text}", node.name()), || {
