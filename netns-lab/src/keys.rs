@@ -36,6 +36,11 @@ impl KeyPair {
         STANDARD.encode(self.public().as_bytes())
     }
 
+    /// The public key as in [`PeerState`](crate::PeerState).
+    pub fn public_hex(&self) -> String {
+        hex(self.public().as_bytes())
+    }
+
     /// For the Noise protocol.
     pub(crate) fn secret(&self) -> StaticSecret {
         StaticSecret::from(self.private)
@@ -85,7 +90,11 @@ pub(crate) fn to_hex(base64: &str) -> Result<String> {
         .ok()
         .filter(|b| b.len() == 32)
         .context("not a WireGuard key")?;
-    Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
+    Ok(hex(&bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 #[cfg(test)]
