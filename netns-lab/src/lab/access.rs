@@ -39,7 +39,7 @@ impl Lab {
         ))
     }
 
-    /// Client `number` (from 1), which is not behind NAT or changes its mapping with it, gets another address in its net.
+    /// Client `number` (from 1) gets another address in its net: .3 instead of .2, or .2 again.
     ///
     /// # Errors
     /// When `ip` refuses.

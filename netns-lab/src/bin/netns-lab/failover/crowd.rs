@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use netns_lab::{HandshakeRate, Lab, Swarm, realtime_ns, topology};
+use netns_lab::{HandshakeRate, Lab, Node, Swarm, realtime_ns, topology};
 use serde_json::Value;
 
 use super::Options;
@@ -30,8 +30,8 @@ pub(super) fn run(options: &Options, peers: u16, nat: bool, table: &mut Table) -
     let stage = Stage::start(options, options.heartbeat(), Lab::builder().nat(nat).swarm(peers))?;
     let mut swarm = stage.lab.start_swarm(nat, if nat { START_NAT } else { START_EACH })?;
     stage.explain(swarm.wait_all(PATIENCE), "before the first round")?;
-    let where_ = if nat { "behind one NAT" } else { "own addresses" };
-    let mut rows = FIGURES.map(|name| Row::new(format!("{peers} clients, {where_}: {name}"), None));
+    let place = if nat { "behind one NAT" } else { "own addresses" };
+    let mut rows = FIGURES.map(|name| Row::new(format!("{peers} clients, {place}: {name}"), None));
     for number in 1..=options.peers_rounds {
         let when = format!("{peers} clients, round {number}");
         let times = stage.explain(round(&stage, &mut swarm, peers), &when)?;
@@ -68,16 +68,15 @@ fn round(stage: &Stage, swarm: &mut Swarm, peers: u16) -> Result<[Duration; 5]> 
         anyhow::Ok(Duration::from_nanos(at.saturating_sub(fault)))
     };
     let (first, ninety, all) = (nth(1)?, nth((times.len() * 9).div_ceil(10))?, nth(times.len())?);
-    let said = daemon(stage)?;
+    let said = said_by(stage, stage.heir(&master)?)?;
     stage.heal()?;
     Ok([first, ninety, all, said[0], said[1]])
 }
 
 /// The handshakes of the last role change, as the new master tells them. It looks a while longer than the clients need.
-fn daemon(stage: &Stage) -> Result<[Duration; 2]> {
-    let master = stage.cluster.wait_master(PATIENCE)?;
+fn said_by(stage: &Stage, master: &Node) -> Result<[Duration; 2]> {
     for _ in 0..100 {
-        let events = stage.cluster.command(&master, &["events", "--json"])?;
+        let events = stage.cluster.command(master, &["events", "--json"])?;
         let last: Value = serde_json::from_str(events.lines().last().unwrap_or_default())?;
         let phase = |name: &str| {
             last["phases_ms"][name].as_f64().map(|ms| Duration::from_secs_f64(ms / 1e3))
