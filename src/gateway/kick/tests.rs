@@ -189,7 +189,6 @@ async fn all_back_ends_it_and_being_dropped_ends_it_at_once() {
     let start = Instant::now();
     run("wg0", Arc::clone(&fake) as Arc<dyn Live>, FAST, recent(5), now(), |_| {}).await;
     assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
-    let fake = Arc::new(Fake::default());
     let fake = Arc::new(Fake {
         away: recent(100).iter().map(|t| t.public_key).collect(),
         ..Fake::default()

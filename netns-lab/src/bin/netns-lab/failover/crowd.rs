@@ -35,6 +35,7 @@ pub(super) fn run(options: &Options, peers: u16, nat: bool, table: &mut Table) -
     for number in 1..=options.peers_rounds {
         let when = format!("{peers} clients, round {number}");
         let times = stage.explain(round(&stage, &mut swarm, peers), &when)?;
+        table.endpoints_right(peers.into());
         rows.iter_mut().zip(times).for_each(|(row, time)| row.add(time));
     }
     drop(swarm);

@@ -36,6 +36,7 @@ pub(super) fn run(options: &Options, table: &mut Table) -> Result<()> {
         let when = format!("idle clients, round {number}");
         let idle = Duration::from_secs(options.idle_seconds);
         let times = stage.explain(round(&stage, &clients, idle), &when)?;
+        table.endpoints_right(clients.len());
         rows.iter_mut().zip(times).for_each(|(row, time)| row.add(time));
     }
     rows.into_iter().for_each(|row| table.add(row));

@@ -39,6 +39,7 @@ pub(super) fn run(options: &Options, table: &mut Table) -> Result<()> {
         let done = pair.round(&client);
         let outage =
             done.with_context(|| format!("keepalived, round {number}\n{}", pair.logs()))?;
+        table.endpoints_right(1);
         row.add_outage(&outage)?;
     }
     table.add(row);

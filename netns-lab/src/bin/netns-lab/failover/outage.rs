@@ -12,7 +12,7 @@ use super::stage::{Client, Stage};
 use super::table::{Row, Table, Target};
 
 /// The noise is looked for in as much time before the fault as is looked at after it.
-const QUIET: Duration = Duration::from_secs(2);
+const QUIET: Duration = Duration::from_millis(2_500);
 /// Answers must come steadily for so long before a round is over.
 const SETTLE: Duration = Duration::from_millis(700);
 /// A client that nobody calls begins by itself after 15 s, and each lost try costs it 5 s.
@@ -72,6 +72,7 @@ pub(super) fn run(
         for number in 1..=options.rounds {
             let when = format!("{what}, round {number}");
             let outages = stage.explain(round(&stage, &clients, fault), &when)?;
+            table.endpoints_right(clients.len());
             for (row, outage) in rows.iter_mut().zip(outages) {
                 row.add_outage(&outage)?;
             }

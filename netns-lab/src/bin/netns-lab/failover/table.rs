@@ -81,6 +81,8 @@ impl Row {
 pub(super) struct Table {
     rows: Vec<Row>,
     notes: Vec<String>,
+    /// Endpoints of clients that were looked at after a round, all of them the floating IP.
+    endpoints: usize,
     load: [String; 2],
     options: Value,
 }
@@ -101,7 +103,13 @@ impl Table {
             "misses": options.misses,
             "backend": options.backend,
         });
-        Self { rows: Vec::new(), notes: Vec::new(), load: [load, String::new()], options }
+        Self {
+            rows: Vec::new(),
+            notes: Vec::new(),
+            endpoints: 0,
+            load: [load, String::new()],
+            options,
+        }
     }
 
     pub(super) fn add(&mut self, row: Row) {
@@ -114,8 +122,17 @@ impl Table {
         self.notes.push(note);
     }
 
+    /// So many more endpoints were the floating IP.
+    pub(super) fn endpoints_right(&mut self, number: usize) {
+        self.endpoints += number;
+    }
+
     pub(super) fn end(&mut self) {
         let load = load();
+        println!(
+            "{} endpoints of clients looked at after a round: all are the floating IP",
+            self.endpoints
+        );
         println!("load average at the end {load}");
         self.load[1] = load;
     }
@@ -127,6 +144,7 @@ impl Table {
             "cores": cores,
             "load_average": self.load,
             "figures": self.rows.iter().map(Row::json).collect::<Vec<_>>(),
+            "endpoints_right": self.endpoints,
             "notes": self.notes,
         }))?)
     }
