@@ -18,6 +18,9 @@ const SETTLE: Duration = Duration::from_millis(700);
 /// A client that nobody calls begins by itself after 15 s, and each lost try costs it 5 s.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The client that is not behind NAT; those before it are, one of each kind.
+const DIRECT: u8 = 4;
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
     Cut,
@@ -56,7 +59,7 @@ pub(super) fn run(
     faults: &[Fault],
     table: &mut Table,
 ) -> Result<()> {
-    let network = Lab::builder().clients(4).direct(&[3, 4]);
+    let network = Lab::builder().clients(DIRECT).direct(&[DIRECT]);
     let stage = Stage::start(options, heartbeat, network)?;
     let clients = clients(options, &stage.lab)?;
     for client in &clients {
@@ -82,20 +85,21 @@ pub(super) fn run(
     Ok(())
 }
 
-/// Behind NAT one of each kind; without it one that stays and one that roams.
+/// Behind NAT one of each kind; without it one that roams, if there is a kind that can.
 fn clients(options: &Options, lab: &Lab) -> Result<Vec<Client>> {
     let kinds = options.kinds(lab)?;
     let mut clients = Vec::new();
-    for (number, &kind) in (1..=2).zip(&kinds) {
+    for (number, &kind) in (1..DIRECT).zip(&kinds) {
         let client = Client::start(lab, number, kind, 0)?;
         clients.push(Client { label: format!("{kind}, NAT"), ..client });
     }
     if !options.nat {
         // wireguard-go clings to its old address for 15 s.
         let roamer = kinds.iter().copied().find(|&k| k != WgKind::WireguardGo);
-        let kind = roamer.unwrap_or(WgKind::Embedded);
-        let client = Client::start(lab, 3, kind, 0)?;
-        clients.push(Client { label: format!("{kind}, no NAT, roaming"), roams: true, ..client });
+        let kind = roamer.unwrap_or(WgKind::WireguardGo);
+        let label = format!("{kind}, no NAT{}", if roamer.is_some() { ", roaming" } else { "" });
+        let client = Client::start(lab, DIRECT, kind, 0)?;
+        clients.push(Client { label, roams: roamer.is_some(), ..client });
     }
     Ok(clients)
 }
