@@ -4,23 +4,22 @@
 //! Effects hang on entering and leaving master. A new term is never collapsed into the last one:
 //! master of term 5 becomes master of term 7 by leaving 5 and entering 7, with `Left` between.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tracing::error;
 use wgha_proto::{Ability, Report, Role, RoleLevel, Term};
 
-use crate::setup::Setup;
-
 pub mod attend;
+pub mod effects;
 pub mod kick;
 pub mod ledger;
 pub mod machine;
 pub mod scripts;
 pub mod tunnel;
 pub mod view;
+
+pub use effects::{Effects, Notice, Order, Phases, Wanted};
 
 /// The machine is looked at this often even if no notification came.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
@@ -35,86 +34,6 @@ const FAILURES_TO_FAULT: u32 = 3;
 
 /// Bound of what still runs beside when the process ends: PreDown and PostDown.
 const FINISH: Duration = Duration::from_secs(60);
-
-/// How long each step of entering took, from the change of role on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Phases {
-    /// Until the floating IPs and their rules stood.
-    pub address: Option<Duration>,
-    /// Until they were announced.
-    pub announce: Option<Duration>,
-    /// Until every WireGuard interface was up.
-    pub wireguard: Option<Duration>,
-}
-
-/// What being master means on this machine, and undoing it. Every method may be called again and
-/// again and then changes nothing.
-#[async_trait]
-pub trait Effects: Send {
-    /// Puts everything up, in the order of design §6. `wanted` turns false when the role has
-    /// changed meanwhile: then it may stop early, with any result.
-    async fn enter(&mut self, term: Term, wanted: &Wanted) -> Result<Phases, String>;
-
-    /// As master: puts back what somebody else removed.
-    async fn keep(&mut self, term: Term) -> Result<(), String>;
-
-    /// Takes everything off and verifies that nothing acts any more.
-    async fn leave(&mut self) -> Result<(), String>;
-
-    /// As anything but master: verifies that nothing acts, stages, and says whether this gateway
-    /// could serve. An error: something stands that could not be taken off.
-    async fn rest(&mut self) -> Result<Ability, String>;
-
-    /// Announces the floating IPs again.
-    async fn reassert(&mut self);
-
-    /// Takes up a new config. The role stays.
-    async fn reconfigure(&mut self, setup: Arc<Setup>);
-
-    /// The process ends: waits at most `bound` for what still runs beside (PostDown).
-    async fn finish(&mut self, bound: Duration);
-
-    /// Waits until something on the machine changed that may concern us.
-    async fn changed(&mut self);
-}
-
-/// Whether master of a term is still what the node wants.
-#[derive(Debug)]
-pub struct Wanted {
-    level: watch::Receiver<RoleLevel>,
-    term: Term,
-}
-
-impl Wanted {
-    /// Still master of this term.
-    #[must_use]
-    pub fn still(&self) -> bool {
-        let level = self.level.borrow();
-        level.role == Role::Master && level.term == self.term
-    }
-}
-
-/// What others ask of the reconciler.
-#[derive(Debug)]
-pub enum Order {
-    /// Another master yielded: announce again.
-    Reassert,
-    /// A new config.
-    Reconfigure(Arc<Setup>),
-    /// The daemon ends: leave, then answer.
-    Finish(oneshot::Sender<()>),
-}
-
-/// What the reconciler tells.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// For the node.
-    Report(Report),
-    /// How long entering took.
-    Entered(Term, Phases),
-    /// How clients come back, of one interface; again when more is known.
-    Handshakes(Term, kick::Handshakes),
-}
 
 /// The reconciler: a task around [`Effects`].
 pub struct Gateway<E> {

@@ -2,9 +2,12 @@
 
 use std::sync::{Arc, Mutex};
 
+use async_trait::async_trait;
+use tokio::sync::oneshot;
 use wgha_proto::Reason;
 
 use super::*;
+use crate::setup::Setup;
 
 type Log = Arc<Mutex<Vec<String>>>;
 
