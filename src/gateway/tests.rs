@@ -86,7 +86,7 @@ struct Rig {
 }
 
 fn level(role: Role, term: Term) -> RoleLevel {
-    RoleLevel { role, term, reason: Reason::NoMaster, master: None }
+    RoleLevel { role, term, reason: Reason::NoMaster, master: None, errand: None }
 }
 
 fn start(fake: Fake, first: RoleLevel) -> Rig {

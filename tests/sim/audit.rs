@@ -271,7 +271,7 @@ impl Audit {
                 watched.unable = matches!(ability, wgha_proto::Ability::Unable(_));
                 watched.able_since = now;
             }
-            Report::Entered(_) => {}
+            Report::Entered(_) | Report::Examined(..) | Report::Flushed(_) => {}
         }
     }
 

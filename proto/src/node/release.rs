@@ -14,8 +14,6 @@ use crate::peer::Peer;
 use crate::wire::Tag;
 use crate::wire::body::Body;
 
-/// A release is said again after [`REPEAT`] this often, then more slowly.
-const QUICK_REPEATS: u32 = 10;
 /// No successor is named.
 const NOBODY: Tag = [0; 8];
 
@@ -40,13 +38,15 @@ impl Node {
         self.releases = self.releases.saturating_add(1);
         // Longer is of no use: by then whoever did not hear it has counted me as silent.
         let until = self.now + self.config.detection();
+        // Whoever is named acts at once or not at all: clients do not wait longer than for the rest.
+        let reserved_until = self.now + self.config.detection().min(self.config.handover_timeout);
         self.release = Some(Releasing {
             term,
             successor,
             sequence: self.releases,
             until,
+            reserved_until,
             repeat_at: self.now + REPEAT,
-            repeats: 0,
         });
         for peer in &mut self.peers {
             peer.release_number = None;
@@ -55,14 +55,15 @@ impl Node {
         // Whoever hears the release acts at once, so I must not stand up again before its claim can
         // have come.
         let heirs = successor != NOBODY || self.peers.iter().any(Peer::is_candidate);
-        let reserved = if heirs { until } else { self.now };
+        let reserved = if heirs { reserved_until } else { self.now };
         self.step(Input::Left, self.level.reason.clone());
         self.vacate(Reason::MasterReleased(self.config.name.clone()), reserved);
         self.queue_all();
     }
 
-    /// Says a release again to those who did not answer it: ten times after 5 ms, because clients wait,
-    /// then slower, because who has not answered by then is hardly there (§9).
+    /// Says a release again to those who did not answer it: each 5 ms while the role is left to the
+    /// successor, because clients wait, then slower, because who has not answered by then is hardly
+    /// there (§9).
     pub(super) fn repeat_release(&mut self) {
         let Some(mut release) = self.release else { return };
         let open = |peer: &Peer| peer.alive && !peer.release_answered;
@@ -72,9 +73,8 @@ impl Node {
             return;
         }
         if now >= release.repeat_at {
-            release.repeats = release.repeats.saturating_add(1);
             let slow = (self.config.interval / 2).max(REPEAT);
-            let pause = if release.repeats < QUICK_REPEATS { REPEAT } else { slow };
+            let pause = if now < release.reserved_until { REPEAT } else { slow };
             release.repeat_at = now + pause;
             self.peers.iter_mut().filter(|peer| open(peer)).for_each(Peer::queue);
             self.release = Some(release);
