@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc;
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 use wgha_proto::Term;
 
 use super::Notice;
@@ -14,14 +14,18 @@ use super::ledger::Ledger;
 use super::scripts::Scripts;
 use super::tunnel::Tunnel;
 use super::view::{SharedView, TunnelView};
+use crate::clock::Stamps;
 use crate::config::FloatingIp;
 use crate::net::watch::Watch;
-use crate::net::{NetError, Netlink, address, announce};
+use crate::net::{Change, Link, NetError, Netlink, address, announce};
 use crate::setup::Setup;
 use crate::state::AppliedAddress;
 use crate::sync::Endpoints;
 
+mod prepare;
 mod role;
+
+use prepare::Entering;
 
 /// The floating IPs are announced again after this, in case the first bursts were lost.
 const ANNOUNCE_AGAIN: Duration = Duration::from_secs(1);
@@ -32,6 +36,17 @@ const ANNOUNCE_REFRESH: Duration = Duration::from_secs(60);
 /// Peers are counted for status this often.
 const COUNT_PEERS: Duration = Duration::from_secs(5);
 
+/// What the reconciler shares with the rest of the process.
+#[derive(Clone, Debug, Default)]
+pub struct Shared {
+    /// What it last saw.
+    pub view: SharedView,
+    /// Where clients are.
+    pub endpoints: Endpoints,
+    /// The clock that stamps handshakes.
+    pub stamps: Stamps,
+}
+
 /// The machine that this process runs on.
 pub struct Machine {
     netlink: Netlink,
@@ -40,10 +55,14 @@ pub struct Machine {
     scripts: Scripts,
     view: SharedView,
     endpoints: Endpoints,
+    stamps: Stamps,
     notices: mpsc::Sender<Notice>,
     attendance: Attendance,
     floating_ips: Vec<FloatingIp>,
     tunnels: Vec<Tunnel>,
+    /// Made ready for the next change of role; see `prepare`.
+    entering: Option<Entering>,
+    leaving: Option<Vec<Change>>,
     announce_at: Option<Instant>,
     /// The term whose endpoints this node publishes.
     acting: Option<Term>,
@@ -61,8 +80,7 @@ impl Machine {
     pub fn open(
         setup: &Setup,
         ledger: Ledger,
-        view: SharedView,
-        endpoints: Endpoints,
+        shared: Shared,
         notices: mpsc::Sender<Notice>,
     ) -> Result<Machine, NetError> {
         let floating_ips = setup.config.floating_ips.clone();
@@ -75,12 +93,15 @@ impl Machine {
             watch: Watch::open()?,
             scripts: Scripts::spawn(ledger.clone()),
             ledger,
-            view,
-            endpoints,
+            view: shared.view,
+            endpoints: shared.endpoints,
+            stamps: shared.stamps,
             notices,
             attendance: Attendance::default(),
             floating_ips,
             tunnels,
+            entering: None,
+            leaving: None,
             announce_at: None,
             acting: None,
             count_at: Instant::now(),
@@ -107,6 +128,19 @@ impl Machine {
             changed |= tunnel.source_rules(&self.netlink, true).await?;
         }
         Ok(changed)
+    }
+
+    /// The same by the list, if there is one and the kernel takes it: then the interfaces are
+    /// returned, and all is to be compared later.
+    async fn put_up(&mut self) -> Result<Option<Vec<Link>>, String> {
+        if let Some(Entering { changes, links }) = self.entering.take() {
+            match self.netlink.flight(changes).await {
+                Ok(_) => return Ok(Some(links)),
+                Err(e) => debug!("what was prepared does not fit: {e}"),
+            }
+        }
+        self.put_addresses().await.map_err(|e| e.to_string())?;
+        Ok(None)
     }
 
     /// WireGuard, rules, floating IPs, in this order: a tunnel that is up without its floating IP
@@ -147,6 +181,12 @@ impl Machine {
     async fn announce(&mut self) {
         // A lost announcement is repeated; it is no reason not to serve.
         if let Err(e) = announce::burst(&self.netlink, &self.floating_ips).await {
+            warn!("announcing the floating IPs: {e}");
+        }
+    }
+
+    async fn announce_on(&self, links: &[Link]) {
+        if let Err(e) = announce::burst_on(links, &self.floating_ips).await {
             warn!("announcing the floating IPs: {e}");
         }
     }
@@ -224,6 +264,9 @@ impl Machine {
                 tunnel.count_peers(view).await;
             }
             view.endpoints_age = self.endpoints.age(tunnel.interface());
+        }
+        if let Some(offset) = self.tunnels.iter().find_map(Tunnel::stamp_offset) {
+            self.stamps.freeze(offset);
         }
         self.view.draw(|view| {
             view.floating_ips = held;

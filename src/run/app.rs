@@ -10,11 +10,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tracing::{error, info, warn};
-use wgha_proto::{Ability, Command, Event, Report, RoleLevel, WireguardKind};
+use wgha_proto::{Ability, Alarm, Command, Event, Report, RoleLevel, WireguardKind};
 
 use super::GatewayParts;
 use super::journal::Journal;
 use super::watchdog::Watchdog;
+use crate::alarm;
 use crate::control::{Call, Reply};
 use crate::daemon::{self, Input};
 use crate::gateway::view::SharedView;
@@ -65,6 +66,8 @@ pub(super) struct App {
     ready: bool,
     /// Whoever asked for the handover that is under way.
     handover: Option<oneshot::Sender<Reply>>,
+    /// The alarms that stand, by gateway.
+    alarms: Vec<(String, Alarm)>,
 }
 
 impl App {
@@ -91,6 +94,7 @@ impl App {
             calls: parts.calls,
             started: Instant::now(),
             handover: None,
+            alarms: Vec::new(),
         })
     }
 
@@ -112,7 +116,7 @@ impl App {
                 },
                 notice = self.gateway.notices.recv(), if self.gateway.thread.is_some() => {
                     match notice {
-                        Some(notice) => self.notice(notice).await?,
+                        Some(notice) => self.notice(notice),
                         None => break self.fail("the reconciler died").await,
                     }
                 }
@@ -139,9 +143,14 @@ impl App {
         {
             // The operator may have given up.
             let _ = waiting.send(match result {
-                Ok(()) => Reply::Done(format!("{to} is master now")),
+                Ok(()) => Reply::Done(self.done(to)),
                 Err(why) => Reply::Refused(why.clone()),
             });
+        }
+        if let Event::Alarm { name, alarm, on } = &event {
+            let same = std::mem::discriminant(alarm);
+            self.alarms.retain(|(n, a)| n != name || std::mem::discriminant(a) != same);
+            self.alarms.extend(on.then(|| (name.clone(), *alarm)));
         }
         if let Event::Reassert { .. } = event
             && self.gateway.orders.try_send(Order::Reassert).is_err()
@@ -155,7 +164,15 @@ impl App {
         }
     }
 
-    async fn notice(&mut self, notice: Notice) -> anyhow::Result<()> {
+    /// The answer to a handover, with what stands between the clients and the new master.
+    fn done(&self, to: &str) -> String {
+        let alarms = self.alarms.iter().filter(|(name, _)| name == to);
+        let warnings =
+            alarms.map(|(name, alarm)| format!("\nwarning: {}", alarm::text(name, *alarm)));
+        format!("{to} is master now{}", warnings.collect::<String>())
+    }
+
+    fn notice(&mut self, notice: Notice) {
         match notice {
             Notice::Entered(term, phases) => self.journal.entered(term, phases),
             Notice::Handshakes(term, handshakes) => self.journal.handshakes(term, handshakes),
@@ -166,16 +183,17 @@ impl App {
                     Report::Ability(Ability::Ready) => info!("able to serve"),
                     Report::Ability(Ability::NotReady(why)) => warn!("not ready to serve: {why}"),
                     Report::Ability(Ability::Unable(why)) => warn!("cannot serve: {why}"),
-                    Report::Ability(Ability::Unknown) | Report::Entered(_) => {}
+                    Report::Examined(_, Ok(())) => info!("asked to take the role: all is there"),
+                    Report::Examined(_, Err(doubt)) => warn!("asked to take the role: {doubt:?}"),
+                    Report::Ability(Ability::Unknown) | Report::Entered(_) | Report::Flushed(_) => {
+                    }
                 }
-                self.tell(Input::Report(report)).await?;
                 if !self.ready {
                     self.ready = true;
                     self.watchdog.ready(&self.headline());
                 }
             }
         }
-        Ok(())
     }
 
     /// Hands over if possible, leaves, says goodbye, runs the `stop` hooks.
@@ -194,7 +212,7 @@ impl App {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Passes reports on until the node says that it has stopped.
+    /// Takes note until the node says that it has stopped.
     async fn until_stopped(&mut self) {
         loop {
             tokio::select! {
@@ -209,8 +227,7 @@ impl App {
                     }
                 },
                 Some(notice) = self.gateway.notices.recv() => {
-                    // Nobody takes it if the protocol has just ended; its last events say so.
-                    let _ = self.notice(notice).await;
+                    self.notice(notice);
                 }
             }
         }

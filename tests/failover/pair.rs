@@ -66,8 +66,13 @@ impl Pair {
 
     /// Starts daemons and clients, and waits for nothing.
     pub(crate) fn unsettled(lab: Lab) -> Pair {
+        Pair::with_program(lab, wgha())
+    }
+
+    /// The same with another program as daemon.
+    pub(crate) fn with_program(lab: Lab, program: &Path) -> Pair {
         let before = Pair::look(&lab);
-        let cluster = Cluster::start(&lab, wgha()).expect("starting the daemons");
+        let cluster = Cluster::start(&lab, program).expect("starting the daemons");
         let clients = start_clients(&lab);
         Pair { clients, cluster, before, stopped: Vec::new(), lab }
     }
@@ -75,9 +80,25 @@ impl Pair {
     /// Makes this gateway master: which one is after a start depends on who listens first.
     pub(crate) fn lead(&self, node: &Node) {
         for master in self.cluster.masters().iter().filter(|m| m.name() != node.name()) {
-            self.wgha(master, &["handover", "--to", node.name()]);
+            self.hand_over(master, node);
         }
         self.settled_on(node, &format!("{} leads", node.name()));
+    }
+
+    /// Hands over; asks again while the successor says that it is not there yet (the sync channel, or
+    /// the master's first look, may come a moment after a change). Returns what was said.
+    pub(crate) fn hand_over(&self, from: &Node, to: &Node) -> String {
+        let mut said = String::new();
+        eventually(&format!("handover to {}", to.name()), || {
+            match self.cluster.command(from, &["handover", "--to", to.name()]) {
+                Ok(answer) => {
+                    said = answer;
+                    Vec::new()
+                }
+                Err(e) => vec![format!("{e:#}")],
+            }
+        });
+        said
     }
 
     /// What the gateways have now.
