@@ -13,7 +13,7 @@ use wgha_proto::{Ability, Term};
 use super::attend::Attendance;
 use super::ledger::Ledger;
 use super::scripts::Scripts;
-use super::tunnel::Tunnel;
+use super::tunnel::{Kept, Tunnel};
 use super::view::{SharedView, TunnelView};
 use super::{Effects, Notice, Phases, Wanted};
 use crate::config::FloatingIp;
@@ -50,6 +50,8 @@ pub struct Machine {
     count_at: Instant,
     /// The machine has been set right once since the start.
     rested: bool,
+    /// A file that this gateway cannot serve without, in words.
+    missing: Option<String>,
 }
 
 impl Machine {
@@ -85,6 +87,7 @@ impl Machine {
             acting: None,
             count_at: Instant::now(),
             rested: false,
+            missing: setup.missing(),
         };
         machine.set_lines();
         Ok(machine)
@@ -165,6 +168,9 @@ impl Machine {
     }
 
     async fn stage(&mut self) -> Result<(), String> {
+        if let Some(missing) = &self.missing {
+            return Err(missing.clone());
+        }
         for tunnel in &mut self.tunnels {
             let (_, staged) = tunnel.look().await;
             if !staged || tunnel.is_stale() {
@@ -275,11 +281,21 @@ impl Effects for Machine {
         }
         for index in 0..self.tunnels.len() {
             let Some(tunnel) = self.tunnels.get_mut(index) else { continue };
-            if tunnel.keep_up(&self.endpoints).await? {
-                self.attend_again(term);
-                let Some(tunnel) = self.tunnels.get(index) else { continue };
-                let what = format!("put back: {}", tunnel.interface());
-                self.restored(&what);
+            let kept = tunnel.keep_up(&self.endpoints).await?;
+            let name = tunnel.interface().to_owned();
+            match kept {
+                Kept::Stood => {}
+                Kept::PutBack => {
+                    self.attend_again(term);
+                    self.restored(&format!("put back: {name}"));
+                }
+                Kept::Restarted => {
+                    self.attend_again(term);
+                    let why = format!("{name} restarted: its private key changed, all sessions ended");
+                    warn!("{why}");
+                    // For the record alone: nobody waits for it.
+                    let _ = self.notices.try_send(Notice::Restarted(term, why));
+                }
             }
         }
         if self.announce_at.is_some_and(|at| at <= Instant::now()) {
@@ -356,6 +372,7 @@ impl Effects for Machine {
             }
         }
         self.floating_ips = floating_ips;
+        self.missing = setup.missing();
         self.set_lines();
     }
 

@@ -114,6 +114,8 @@ pub enum Notice {
     Entered(Term, Phases),
     /// How clients come back, of one interface; again when more is known.
     Handshakes(Term, kick::Handshakes),
+    /// An interface was restarted within a term, and why.
+    Restarted(Term, String),
 }
 
 /// The reconciler: a task around [`Effects`].

@@ -40,6 +40,7 @@ pub(super) struct Parts {
     pub(super) gateway: GatewayParts,
     pub(super) view: SharedView,
     pub(super) sync: Option<sync::Handle>,
+    pub(super) files: Option<sync::files::Handle>,
     pub(super) calls: mpsc::Receiver<Call>,
 }
 
@@ -56,6 +57,8 @@ pub(super) struct App {
     view: SharedView,
     /// None on a witness.
     sync: Option<sync::Handle>,
+    /// None on a witness.
+    files: Option<sync::files::Handle>,
     calls: mpsc::Receiver<Call>,
     journal: Journal,
     watchdog: Watchdog,
@@ -86,6 +89,7 @@ impl App {
             gateway: parts.gateway,
             view: parts.view,
             sync: parts.sync,
+            files: parts.files,
             calls: parts.calls,
             started: Instant::now(),
             handover: None,
@@ -99,6 +103,7 @@ impl App {
         let mut hangup = signal(SignalKind::hangup())?;
         let mut feed = tokio::time::interval(self.watchdog.every);
         let mut hooks_done = self.journal.hooks.done();
+        let mut files = self.files.as_ref().map(sync::files::Handle::changed);
         if self.ready {
             self.watchdog.ready(&self.headline());
         }
@@ -118,6 +123,11 @@ impl App {
                 Ok(()) = hooks_done.changed() => {
                     if let Some(done) = hooks_done.borrow_and_update().clone() {
                         self.journal.hooks_done(&done);
+                    }
+                }
+                () = changed(&mut files) => {
+                    if let Err(e) = self.take_files().await {
+                        error!("a changed file is not applied: {e:#}");
                     }
                 }
                 _ = hangup.recv() => match self.reload().await {
@@ -157,6 +167,7 @@ impl App {
         match notice {
             Notice::Entered(term, phases) => self.journal.entered(term, phases),
             Notice::Handshakes(term, handshakes) => self.journal.handshakes(term, handshakes),
+            Notice::Restarted(term, why) => self.journal.restarted(term, why),
             Notice::Report(report) => {
                 match &report {
                     Report::Left(term) => self.journal.left(*term),
@@ -237,6 +248,7 @@ impl App {
         let mut status =
             picture::status(&self.setup.config, self.wireguard, picture, &view, &hooks, uptime);
         picture::add_sync(&mut status, sync.as_ref());
+        picture::add_files(&mut status, self.files.as_ref().map(sync::files::Handle::view));
         status
     }
 
@@ -251,10 +263,37 @@ impl App {
         let read = move || Setup::load(&path, node.as_deref());
         let setup = tokio::task::spawn_blocking(read).await??;
         needs_restart(&self.setup, &setup)?;
+        if let Some(missing) = setup.missing().filter(|_| self.setup.missing().is_none()) {
+            // The device goes on with what it has.
+            bail!("{missing}");
+        }
+        self.apply(Arc::new(setup)).await?;
+        if let Some(sync) = &self.sync {
+            sync.reconfigure(sync::Settings::new(&self.setup)).await;
+        }
+        if let Some(files) = &self.files {
+            files.reconfigure(sync::files::Settings::new(&self.setup)).await;
+        }
+        self.journal.reconfigure(&self.setup);
+        Ok("reloaded".to_owned())
+    }
+
+    /// Files of `[sync]` changed: those of WireGuard are applied, and nothing else.
+    async fn take_files(&mut self) -> anyhow::Result<()> {
+        let setup = Arc::clone(&self.setup);
+        let read = move || setup.with_files_of_now();
+        if let Some(setup) = tokio::task::spawn_blocking(read).await?? {
+            self.apply(Arc::new(setup)).await?;
+            info!("the changed WireGuard files are applied");
+        }
+        Ok(())
+    }
+
+    /// Has everyone take up other settings.
+    async fn apply(&mut self, setup: Arc<Setup>) -> anyhow::Result<()> {
         for warning in &setup.warnings {
             warn!("{warning}");
         }
-        let setup = Arc::new(setup);
         let new = NewConfig {
             config: setup.config.clone(),
             node: setup.node_config(self.wireguard),
@@ -267,12 +306,8 @@ impl App {
                 "the reconciler takes no orders; the protocol has the new config already",
             )?;
         }
-        if let Some(sync) = &self.sync {
-            sync.reconfigure(sync::Settings::new(&setup)).await;
-        }
-        self.journal.reconfigure(&setup);
         self.setup = setup;
-        Ok("reloaded".to_owned())
+        Ok(())
     }
 
     /// Hands over if possible, leaves, says goodbye, runs the `stop` hooks.
@@ -329,6 +364,17 @@ impl App {
             error!("leaving could not be verified: run `wgha release`");
         }
         self.journal.stop(reason.to_owned(), term, role).await;
+    }
+}
+
+/// Waits until synced files have changed; for ever if there are none.
+async fn changed(files: &mut Option<watch::Receiver<u64>>) {
+    let alive = match files {
+        Some(changes) => changes.changed().await.is_ok(),
+        None => false,
+    };
+    if !alive {
+        std::future::pending().await
     }
 }
 

@@ -11,7 +11,7 @@ use crate::events::rfc3339;
 use crate::gateway::view::View;
 use crate::hooks::HookResult;
 use crate::link;
-use crate::status::{FloatingIp, Hook, Lease, Node, Path, Status, Wireguard};
+use crate::status::{FloatingIp, Hook, Lease, Node, Path, Status, Sync, Wireguard};
 use crate::sync;
 
 /// The status now.
@@ -64,6 +64,19 @@ pub(super) fn add_sync(status: &mut Status, sync: Option<&sync::Picture>) {
     }
     let refusals = sync.refusals.iter().map(|(word, count)| ((*word).to_owned(), *count));
     status.refusals.extend(refusals);
+}
+
+/// Adds the synced files.
+pub(super) fn add_files(status: &mut Status, files: Option<sync::files::Picture>) {
+    let Some(picture) = files else { return };
+    let row = |view: sync::files::FileView| Sync {
+        file: view.file,
+        version: view.version,
+        in_sync: view.in_sync,
+        problem: view.problem,
+    };
+    status.sync = picture.files.into_iter().map(row).collect();
+    status.link.insert("files_dropped".to_owned(), picture.dropped);
 }
 
 /// Leases, which would make the master the only one, need three voters, and are not in this version.

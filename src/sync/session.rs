@@ -9,6 +9,7 @@ use wgha_proto::Term;
 
 use super::channel::{Channel, IDLE, Receiver, Refusal, Sender};
 use super::endpoints::{Endpoints, Origin, Peers, Table};
+use super::files::{Hub, Link};
 use super::message::Message;
 
 /// Something is said at least this often.
@@ -20,15 +21,22 @@ const _: () = assert!(ALIVE.as_millis() * 3 < IDLE.as_millis());
 const SNAPSHOT: Duration = Duration::from_secs(60);
 
 /// Runs until the connection ends, and says why.
-pub(super) async fn run(channel: Channel, endpoints: &Endpoints) -> Refusal {
+pub(super) async fn run(channel: Channel, endpoints: &Endpoints, files: &Hub) -> Refusal {
     let Channel { peer, receiver, sender } = channel;
+    let link = files.join(&peer);
     tokio::select! {
-        why = receive(receiver, &peer, endpoints) => why,
-        why = send(sender, endpoints) => why,
+        why = receive(receiver, &peer, endpoints, link.deliverer()) => why,
+        why = send(sender, endpoints, link) => why,
     }
 }
 
-async fn receive(mut receiver: Receiver, peer: &str, endpoints: &Endpoints) -> Refusal {
+/// `files` takes what is said about files.
+async fn receive(
+    mut receiver: Receiver,
+    peer: &str,
+    endpoints: &Endpoints,
+    files: impl Fn(Message),
+) -> Refusal {
     loop {
         match receiver.receive().await {
             Ok(Message::Endpoints(message)) => {
@@ -37,24 +45,30 @@ async fn receive(mut receiver: Receiver, peer: &str, endpoints: &Endpoints) -> R
                     debug!("{peer} sends endpoints, which this node knows better");
                 }
             }
+            Ok(
+                message @ (Message::Files(_) | Message::FileWant(_) | Message::FilePart(_)),
+            ) => files(message),
             Ok(Message::Hello { .. } | Message::Alive {} | Message::Unknown) => {}
             Err(why) => return why,
         }
     }
 }
 
-async fn send(mut sender: Sender, endpoints: &Endpoints) -> Refusal {
+async fn send(mut sender: Sender, endpoints: &Endpoints, mut files: Link) -> Refusal {
     let mut changed = endpoints.changed();
     changed.mark_changed();
     let mut sent = Sent::default();
     let mut alive = Instant::now() + ALIVE;
     loop {
-        tokio::select! {
+        let file = tokio::select! {
             // The tables outlive the connection.
-            _ = changed.changed() => {}
-            () = sleep_until(alive) => {}
-        }
+            _ = changed.changed() => None,
+            () = sleep_until(alive) => None,
+            file = files.next() => Some(file),
+        };
+        // Endpoints first: a takeover may need them now.
         let mut messages = sent.messages(endpoints.look_all(), Instant::now());
+        messages.extend(file);
         if messages.is_empty() && Instant::now() >= alive {
             messages.push(Message::Alive {});
         }
