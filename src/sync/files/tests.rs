@@ -379,7 +379,7 @@ fn a_broken_file_stays_where_it_is_and_says_where_it_is_broken() {
     pair.settled("wg0.conf", &conf(2));
     // Broken here, and a version comes: what is broken is kept.
     pair.b.rename("wg0.conf", "broken");
-    says(&pair.b, "wg0.conf", "line 1");
+    says(&pair.b, "wg0.conf", "[Interface]: is missing");
     pair.a.rename("wg0.conf", &conf(3));
     pair.settled("wg0.conf", &conf(3));
     assert_eq!(pair.b.lost().iter().map(|l| l.1.as_str()).collect::<Vec<_>>(), ["broken"]);
