@@ -79,8 +79,7 @@ impl Setup {
     pub fn with_files_of_now(&self) -> Result<Option<Setup>, SetupError> {
         let mut warnings = Vec::new();
         let tunnels = self.config.wireguard.get(..self.confs.len()).unwrap_or_default();
-        let mut confs =
-            load_confs(&self.config, tunnels, &mut warnings).map_err(SetupError)?;
+        let mut confs = load_confs(&self.config, tunnels, &mut warnings).map_err(SetupError)?;
         for (new, old) in confs.iter_mut().zip(&self.confs) {
             if new.is_none() {
                 new.clone_from(old);
@@ -98,7 +97,8 @@ impl Setup {
     pub fn node_config(&self, wireguard: WireguardKind) -> NodeConfig {
         let config = &self.config;
         let me = config.node();
-        let material: Vec<_> = self.tunnels().map(|(_, conf)| conf.fingerprint_material()).collect();
+        let material: Vec<_> =
+            self.tunnels().map(|(_, conf)| conf.fingerprint_material()).collect();
         let peers = config.peers().map(|peer| PeerConfig {
             name: peer.name.clone(),
             witness: peer.witness,

@@ -66,8 +66,7 @@ pub(super) static HOOK: Table =
 pub(super) static CONTROL: Table =
     Table { name: "control", many: false, keys: &["socket"], later: &[] };
 
-pub(super) static SYNC: Table =
-    Table { name: "sync", many: false, keys: &["files"], later: &[] };
+pub(super) static SYNC: Table = Table { name: "sync", many: false, keys: &["files"], later: &[] };
 
 /// The keys of an address that is written as a table: `{ send = "...", bind = "..." }`.
 pub(super) static ADDRESS: Table =

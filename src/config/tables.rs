@@ -8,8 +8,8 @@ use toml::de::{DeTable, DeValue};
 use super::schema::{self, LATER_TABLES, TABLES, Table};
 use super::section::{At, Section, Sink, shown, unknown};
 use super::{
-    Cluster, Config, ConfigError, FloatingIp, Hook, Machine, Node, SyncFile, Wireguard, local, places,
-    rules, values,
+    Cluster, Config, ConfigError, FloatingIp, Hook, Machine, Node, SyncFile, Wireguard, local,
+    places, rules, values,
 };
 
 mod cluster;

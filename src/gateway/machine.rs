@@ -291,7 +291,8 @@ impl Effects for Machine {
                 }
                 Kept::Restarted => {
                     self.attend_again(term);
-                    let why = format!("{name} restarted: its private key changed, all sessions ended");
+                    let why =
+                        format!("{name} restarted: its private key changed, all sessions ended");
                     warn!("{why}");
                     // For the record alone: nobody waits for it.
                     let _ = self.notices.try_send(Notice::Restarted(term, why));

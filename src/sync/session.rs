@@ -45,9 +45,9 @@ async fn receive(
                     debug!("{peer} sends endpoints, which this node knows better");
                 }
             }
-            Ok(
-                message @ (Message::Files(_) | Message::FileWant(_) | Message::FilePart(_)),
-            ) => files(message),
+            Ok(message @ (Message::Files(_) | Message::FileWant(_) | Message::FilePart(_))) => {
+                files(message)
+            }
             Ok(Message::Hello { .. } | Message::Alive {} | Message::Unknown) => {}
             Err(why) => return why,
         }

@@ -7,9 +7,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use netns_lab::{
-    ClusterOptions, Echo, KeyPair, Lab, Node, Prober, WgConf, WgPeer, topology,
-};
+use netns_lab::{ClusterOptions, Echo, KeyPair, Lab, Node, Prober, WgConf, WgPeer, topology};
 use serde_json::Value;
 
 use crate::audit;

@@ -64,9 +64,8 @@ fn lost(file: &SyncFile, found: &mut Findings) {
     let directory = if file.directory { Some(file.path.as_path()) } else { file.path.parent() };
     let start = format!("{}{CONFLICT}", file.path.display());
     let lost = directory.map(lost_in).unwrap_or_default();
-    let of_file = |path: &&std::path::PathBuf| {
-        file.directory || path.to_string_lossy().starts_with(&start)
-    };
+    let of_file =
+        |path: &&std::path::PathBuf| file.directory || path.to_string_lossy().starts_with(&start);
     for path in lost.iter().filter(of_file) {
         found.warnings.push(format!(
             "{} is an edit that lost against another: take over what is missing, then remove it",

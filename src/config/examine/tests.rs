@@ -400,7 +400,10 @@ fn a_synced_file_that_is_there_or_comes_later() {
     assert!(bench.examine().warnings.is_empty());
     fs::remove_file(bench.path("wg0.conf")).unwrap();
     let found = bench.warning();
-    assert!(found.starts_with("wg0.conf: is not there: it comes from the other gateways"), "{found}");
+    assert!(
+        found.starts_with("wg0.conf: is not there: it comes from the other gateways"),
+        "{found}"
+    );
 }
 
 #[test]

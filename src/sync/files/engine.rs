@@ -56,8 +56,8 @@ pub(super) struct Engine {
     links: BTreeMap<u64, Peer>,
     fetch: Option<Fetch>,
     served: Option<(String, Found, Instant)>,
-    /// What could not be taken, why, and when it is tried again.
-    failed: BTreeMap<String, (Option<Hash>, String, Instant)>,
+    /// What could not be taken.
+    failed: BTreeMap<String, Failed>,
     master: Option<String>,
     masterless: Instant,
     /// What the others are told, and a number that grows with it.
@@ -65,6 +65,14 @@ pub(super) struct Engine {
     generation: u64,
     /// What was logged as wrong.
     said: BTreeMap<String, String>,
+}
+
+/// A version that could not be taken.
+struct Failed {
+    content: Option<Hash>,
+    why: String,
+    /// When it is tried again.
+    until: Instant,
 }
 
 /// One connection.
@@ -224,7 +232,7 @@ impl Engine {
         for peer in self.links.values_mut().filter(|peer| peer.told != self.generation) {
             let messages = List::messages(self.list.clone());
             // All of it or nothing: the rest would belong to no list.
-            if peer.sender.capacity() >= messages.len().min(super::OUTPUTS)
+            if peer.sender.capacity() >= messages.len()
                 && messages.into_iter().all(|message| peer.sender.try_send(message).is_ok())
             {
                 peer.told = self.generation;
@@ -275,7 +283,7 @@ impl Engine {
             let files = std::mem::take(&mut peer.coming);
             peer.files = Some(files.into_iter().map(|e| (e.path.clone(), e)).collect());
             // What it could not send it may be able to send now.
-            self.failed.retain(|_, (content, _, _)| content.is_some());
+            self.failed.values_mut().for_each(|failed| failed.until = Instant::now());
         }
     }
 
@@ -302,6 +310,7 @@ impl Engine {
         let data = Data(rest.iter().take(PART).copied().collect::<Vec<u8>>().into());
         let (path, content) = (want.path.clone(), want.content);
         // Asked again if it does not fit in.
-        let _ = peer.sender.try_send(Message::FilePart(Part { path, content, from: want.from, data }));
+        let _ =
+            peer.sender.try_send(Message::FilePart(Part { path, content, from: want.from, data }));
     }
 }

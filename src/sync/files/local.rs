@@ -194,7 +194,9 @@ fn adopt(
 fn gone(settings: &Settings, index: &mut Index, path: &str, place: Place) -> Option<String> {
     let known = index.get(path).cloned();
     match (place, known) {
-        (Place::Named, Some(_)) => Some("is gone: it comes back from the other gateways".to_owned()),
+        (Place::Named, Some(_)) => {
+            Some("is gone: it comes back from the other gateways".to_owned())
+        }
         (Place::Named, None) => Some("is not here, and no gateway has sent it yet".to_owned()),
         (Place::InDirectory, Some(Known { state, .. })) if state.content.is_some() => {
             let deleted = state.edited(None, index.editor(), &settings.me, now());

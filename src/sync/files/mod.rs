@@ -47,8 +47,8 @@ pub use view::{FileView, Picture};
 /// Messages of all connections that may wait for the thread.
 const INPUTS: usize = 256;
 
-/// Messages that may wait for one connection.
-const OUTPUTS: usize = 16;
+/// Messages that may wait for one connection: more than the longest list has.
+const OUTPUTS: usize = 192;
 
 /// What the thread needs of the config.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -73,8 +73,12 @@ mod tests {
         fs::write(dir.path().join("file"), "x").unwrap();
         let at = |path: &str| path.replace("DIR", &dir.path().to_string_lossy());
         let file = |path: &str, directory| SyncFile { path: at(path).into(), directory };
-        let files =
-            [file("/etc/a", false), file("/etc/d", true), file("DIR/real", false), file("DIR/file", false)];
+        let files = [
+            file("/etc/a", false),
+            file("/etc/d", true),
+            file("DIR/real", false),
+            file("DIR/file", false),
+        ];
         use Place::{InDirectory, Named};
         for (path, expected) in [
             ("/etc/a", Some(Named)),

@@ -139,12 +139,8 @@ fn translate(message: Message, from: &str, to: &str) -> Message {
             let files = list.files.into_iter().map(entry).collect();
             Message::Files(wire::List { files, ..list })
         }
-        Message::FileWant(want) => {
-            Message::FileWant(wire::Want { path: path(want.path), ..want })
-        }
-        Message::FilePart(part) => {
-            Message::FilePart(wire::Part { path: path(part.path), ..part })
-        }
+        Message::FileWant(want) => Message::FileWant(wire::Want { path: path(want.path), ..want }),
+        Message::FilePart(part) => Message::FilePart(wire::Part { path: path(part.path), ..part }),
         other => other,
     }
 }
@@ -220,9 +216,8 @@ impl Pair {
     /// Waits until both have this, and say so.
     fn settled(&self, name: &str, text: &str) {
         eventually(&format!("{name} is the same on both"), || {
-            let same = |g: &Gateway| {
-                g.text(name) == text && g.row(name).is_some_and(|row| row.in_sync)
-            };
+            let same =
+                |g: &Gateway| g.text(name) == text && g.row(name).is_some_and(|row| row.in_sync);
             let view = |g: &Gateway| format!("{}: {:?} {:?}", g.name, g.text(name), g.row(name));
             if same(&self.a) && same(&self.b) {
                 Ok(())
@@ -279,7 +274,9 @@ fn edits_while_the_other_is_away_arrive_when_it_is_back() {
     // The connection is gone, then the process.
     pair.cut();
     pair.a.rename("wg0.conf", &conf(2));
-    eventually("gw1 has seen it", || pair.a.row("wg0.conf").filter(|r| r.version == 2).map(drop).ok_or_else(String::new));
+    eventually("gw1 has seen it", || {
+        pair.a.row("wg0.conf").filter(|r| r.version == 2).map(drop).ok_or_else(String::new)
+    });
     assert!(!pair.a.row("wg0.conf").unwrap().in_sync, "nobody can say so");
     pair.connect();
     pair.settled("wg0.conf", &conf(2));
@@ -396,12 +393,16 @@ fn files_of_a_directory_come_and_go() {
     pair.settled("d/two", "2");
     assert!(!pair.b.at("d/.hidden").exists());
     fs::remove_file(pair.b.at("d/one")).unwrap();
-    eventually("deleted on gw1", || if pair.a.at("d/one").exists() { Err(String::new()) } else { Ok(()) });
+    eventually("deleted on gw1", || {
+        if pair.a.at("d/one").exists() { Err(String::new()) } else { Ok(()) }
+    });
     // One deletes, the other edits: the edit stays.
     pair.cut();
     fs::remove_file(pair.a.at("d/two")).unwrap();
     pair.b.write("d/two", "edited");
-    eventually("gw1 has seen it", || pair.a.row("d/two").map_or(Ok(()), |row| Err(format!("{row:?}"))));
+    eventually("gw1 has seen it", || {
+        pair.a.row("d/two").map_or(Ok(()), |row| Err(format!("{row:?}")))
+    });
     pair.connect();
     pair.settled("d/two", "edited");
     // It comes back under its old name.
@@ -453,7 +454,9 @@ fn a_file_that_was_written_just_before_a_crash_is_no_edit() {
     pair.cut();
     pair.b.stop();
     pair.a.rename("wg0.conf", &conf(2));
-    eventually("seen", || pair.a.row("wg0.conf").filter(|r| r.version == 2).map(drop).ok_or_else(String::new));
+    eventually("seen", || {
+        pair.a.row("wg0.conf").filter(|r| r.version == 2).map(drop).ok_or_else(String::new)
+    });
     let read = |g: &Gateway| -> serde_json::Value {
         serde_json::from_slice(&fs::read(g.state.path().join("files.json")).unwrap()).unwrap()
     };

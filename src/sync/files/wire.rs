@@ -106,9 +106,8 @@ impl List {
             }
         }
         let last = pieces.len() - 1;
-        let list = |(index, files)| {
-            Message::Files(List { first: index == 0, last: index == last, files })
-        };
+        let list =
+            |(index, files)| Message::Files(List { first: index == 0, last: index == last, files });
         pieces.into_iter().enumerate().map(list).collect()
     }
 
@@ -233,6 +232,8 @@ mod tests {
         assert_eq!(Message::parse(&message.to_bytes()), Some(message.clone()));
         assert_eq!(Message::parse(&Message::FilePart(part(PART + 1)).to_bytes()), None);
         let shown = format!("{message:?}");
-        assert!(!shown.contains("KK") && !shown.contains("75, 75") && shown.contains("32768 bytes"));
+        assert!(
+            !shown.contains("KK") && !shown.contains("75, 75") && shown.contains("32768 bytes")
+        );
     }
 }

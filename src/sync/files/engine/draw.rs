@@ -48,13 +48,14 @@ impl Engine {
         let known = self.index.get(path).map(|known| &known.state);
         let whole = local.problem.is_none() && local.hash.is_some();
         let same = whole && self.settings.peers.iter().all(|peer| self.has_same(peer, path, local));
-        let failed = self.failed.get(path).map(|(_, why, _)| why.clone());
+        let failed = self.failed.get(path).map(|failed| failed.why.clone());
         let lost = || {
             let names = local.lost.iter().filter_map(|lost| lost.file_name());
             let names: Vec<_> = names.map(|name| name.to_string_lossy().into_owned()).collect();
             let what = "an edit that lost is kept as";
-            (!names.is_empty())
-                .then(|| format!("{what} {}: take over what is missing, then remove it", names.join(", ")))
+            (!names.is_empty()).then(|| {
+                format!("{what} {}: take over what is missing, then remove it", names.join(", "))
+            })
         };
         FileView {
             file: path.to_owned(),

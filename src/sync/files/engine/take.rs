@@ -21,8 +21,15 @@ pub(super) struct Taking {
 impl Engine {
     /// Compares everything with what the others have, and does one thing about it.
     pub(super) fn compare(&mut self) {
-        let now = Instant::now();
-        self.failed.retain(|_, (_, _, until)| now < *until);
+        // What nobody offers any more, or is here, did not fail.
+        let offered = |path: &str, content| {
+            let files = self.links.values().filter_map(|peer| peer.files.as_ref()?.get(path));
+            files.into_iter().any(|entry| entry.state.content == content)
+        };
+        let here = |path| self.index.get(path).map(|known| known.state.content);
+        self.failed.retain(|path, failed| {
+            offered(path, failed.content) && here(path) != Some(failed.content)
+        });
         // Each pass may change what the next one finds; more than this only another wake-up does.
         for _ in 0..MAX_FILES {
             let Some(taking) = self.next() else { return self.forget_fetch() };
@@ -49,9 +56,8 @@ impl Engine {
                     let (peer, entry) = (peer.name.clone(), entry.clone());
                     let found = Taking { link, peer, entry, place, version, keep };
                     // What has begun goes on.
-                    let begun = |t: &Taking| {
-                        self.fetch.as_ref().is_some_and(|fetch| fetch.is_of(&t.entry))
-                    };
+                    let begun =
+                        |t: &Taking| self.fetch.as_ref().is_some_and(|fetch| fetch.is_of(&t.entry));
                     if taking.as_ref().is_none_or(|best| !begun(best) && begun(&found)) {
                         taking = Some(found);
                     }
@@ -68,10 +74,10 @@ impl Engine {
     fn decide(&self, peer: &str, entry: &Entry, place: Place) -> Decision {
         let local = self.disk.files.get(&entry.path);
         let failed = self.failed.get(&entry.path);
-        let again = |(content, _, _): &(Option<Hash>, String, Instant)| {
-            *content != entry.state.content
+        let waits = |failed: &Failed| {
+            failed.content == entry.state.content && Instant::now() < failed.until
         };
-        if local.is_some_and(|local| local.refused) || !failed.is_none_or(again) {
+        if local.is_some_and(|local| local.refused) || failed.is_some_and(waits) {
             return Decision::Nothing;
         }
         let known = self.index.get(&entry.path).map(|known| &known.state);
@@ -133,8 +139,8 @@ impl Engine {
 
     fn fail(&mut self, taking: &Taking, why: String) {
         let entry = &taking.entry;
-        let until = Instant::now() + LATER;
-        self.failed.insert(entry.path.clone(), (entry.state.content, why, until));
+        let failed = Failed { content: entry.state.content, why, until: Instant::now() + LATER };
+        self.failed.insert(entry.path.clone(), failed);
     }
 
     /// Deletes a file that another gateway deleted.
@@ -153,7 +159,9 @@ impl Engine {
                 info!("{path}: deleted, as on {}", taking.peer);
                 self.settle(taking);
             }
-            Ok(Replaced::Changed) => self.fail(taking, "was edited while it was deleted".to_owned()),
+            Ok(Replaced::Changed) => {
+                self.fail(taking, "was edited while it was deleted".to_owned())
+            }
             Err(e) => self.fail(taking, e.to_string()),
         }
         true
@@ -194,7 +202,7 @@ impl Engine {
         match done.map_err(|e| e.to_string())? {
             Replaced::Changed => {
                 self.disk.doubt(&entry.path);
-            self.look(false);
+                self.look(false);
                 return Ok(());
             }
             Replaced::Kept(lost) => warn!("{}: an edit is kept as {}", entry.path, lost.display()),
@@ -228,9 +236,11 @@ impl Engine {
 
     /// The version stands.
     fn settle(&mut self, taking: &Taking) {
-        let state =
-            State { version: taking.version.clone(), content: taking.entry.state.content };
-        self.index.set(&taking.entry.path, Some(Known::new(state)));
-        self.failed.remove(&taking.entry.path);
+        let state = State { version: taking.version.clone(), content: taking.entry.state.content };
+        if self.index.set(&taking.entry.path, Some(Known::new(state))) {
+            self.failed.remove(&taking.entry.path);
+        } else {
+            self.fail(taking, "its version cannot be kept in the state directory".to_owned());
+        }
     }
 }

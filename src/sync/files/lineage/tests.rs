@@ -9,7 +9,10 @@ fn state(text: &str) -> State {
     let (edits, content) = text.split_once(" = ").unwrap();
     let count = |word: &str| {
         let (name, count) = word.split_at(1);
-        (if name == "r" { format!("{ROOT}{count}") } else { name.to_owned() }, count.parse().unwrap())
+        (
+            if name == "r" { format!("{ROOT}{count}") } else { name.to_owned() },
+            count.parse().unwrap(),
+        )
     };
     let edits = Edits(edits.split_whitespace().map(count).collect());
     let by = text[..1].to_owned();
@@ -102,7 +105,10 @@ fn a_conflict_is_decided_the_same_way_by_both() {
             (Favour::Nobody, Favour::Nobody),
         ] {
             let (at_a, at_b) = (decide(Some(&a), &b, of_a), decide(Some(&b), &a, of_b));
-            if a == b || a.version.edits.compare(&b.version.edits) == Order::Same && a.content == b.content {
+            if a == b
+                || a.version.edits.compare(&b.version.edits) == Order::Same
+                    && a.content == b.content
+            {
                 assert!(!taken(&at_a) && !taken(&at_b), "{one} | {other}");
             } else if a.content == b.content {
                 assert!(taken(&at_a) || taken(&at_b), "{one} | {other}");
