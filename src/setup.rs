@@ -175,3 +175,6 @@ fn same_port(config: &Config, confs: &[Option<WgConf>]) -> Vec<String> {
     }
     errors
 }
+
+#[cfg(test)]
+mod tests;
