@@ -26,7 +26,7 @@ impl Engine {
             let files = self.links.values().filter_map(|peer| peer.files.as_ref()?.get(path));
             files.into_iter().any(|entry| entry.state.content == content)
         };
-        let here = |path| self.index.get(path).map(|known| known.state.content);
+        let here = |path: &str| self.index.get(path).map(|known| known.state.content);
         self.failed.retain(|path, failed| {
             offered(path, failed.content) && here(path) != Some(failed.content)
         });
