@@ -20,6 +20,7 @@ use parts::{Answer, Backoff, Duplicate, Failure, Incoming, Releasing, Stopping, 
 
 mod command;
 mod decide;
+pub(crate) mod obituary;
 mod parts;
 mod receive;
 mod release;
@@ -71,8 +72,7 @@ pub struct Node {
     cluster_tag: Tag,
     tag: Tag,
     session: [u8; 16],
-    /// Shown by whoever ends this session; only its hash leaves the process.
-    #[expect(dead_code, reason = "the guard process of a later issue shows it")]
+    /// Whoever shows it ends this session: only its hash is said, and it itself only in [`Node::obituaries`].
     obituary_secret: Zeroizing<[u8; 32]>,
     obituary_hash: [u8; 32],
 

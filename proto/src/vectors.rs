@@ -4,11 +4,13 @@
 
 use std::path::Path;
 
+use ring::digest;
 use serde_json::{Value, json};
 
 use crate::keys::{Keyring, expand};
+use crate::node::obituary;
 use crate::seal::SealKeys;
-use crate::wire::body::{Body, Handover};
+use crate::wire::body::{Body, Handover, Obituary};
 use crate::wire::{HEADER_LEN, Header, cluster_tag, node_tag};
 
 const SECRET: [u8; 32] = *b"0123456789abcdefghijklmnopqrstuv";
@@ -54,6 +56,18 @@ fn vectors_of_keys() {
 
 /// One datagram with all that it is made of.
 fn heartbeat(case: &str, ring: &Keyring, receiver: &str, vote: bool, body: &Body) -> Value {
+    counted(258, case, ring, receiver, vote, body)
+}
+
+/// The same with another counter.
+fn counted(
+    counter: u64,
+    case: &str,
+    ring: &Keyring,
+    receiver: &str,
+    vote: bool,
+    body: &Body,
+) -> Value {
     let header = Header {
         path: 1,
         key: 7,
@@ -61,7 +75,7 @@ fn heartbeat(case: &str, ring: &Keyring, receiver: &str, vote: bool, body: &Body
         sender: node_tag("edge", "gw1"),
         receiver: node_tag("edge", receiver),
         session: SESSION,
-        counter: 258,
+        counter,
     };
     let mut datagram = Vec::new();
     header.encode(&mut datagram);
@@ -79,7 +93,7 @@ fn heartbeat(case: &str, ring: &Keyring, receiver: &str, vote: bool, body: &Body
     json!({
         "case": case, "cluster": "edge", "sender": "gw1", "receiver": receiver,
         "witness_key": vote, "key_file": *ring.to_text(),
-        "header": { "path": 1, "key": 7, "session": hex(&SESSION), "counter": 258 },
+        "header": { "path": 1, "key": 7, "session": hex(&SESSION), "counter": counter },
         "body": describe(body), "plaintext": hex(&plain), "datagram": hex(&datagram),
     })
 }
@@ -133,12 +147,24 @@ fn vectors_of_heartbeats() {
     };
     let refuse = Body { handover: Some(Handover::Refuse { id: 4, reason: 6 }), ..first.clone() };
     let ready = Body { handover: Some(Handover::Ready { id: 4 }), ..first.clone() };
+    let secret = *b"the secret of gw1's obituary !!!";
+    let mut obituary_hash = [0; 32];
+    obituary_hash.copy_from_slice(digest::digest(&digest::SHA256, &secret).as_ref());
+    let last = Body {
+        number: obituary::NUMBER,
+        interval_us: 200_000,
+        misses: 3,
+        obituary_hash,
+        obituary: Some(Obituary { node: node_tag("edge", "gw1"), session: SESSION, secret }),
+        ..Body::blank()
+    };
     let expected = json!([
         heartbeat("the first heartbeat of a gateway", &ring, "gw2", false, &first),
         heartbeat("every field", &ring, "gw2", false, &full),
         heartbeat("to a witness", &ring, "w1", true, &first),
         heartbeat("ready to take over", &ring, "gw2", false, &ready),
         heartbeat("refuses to take over", &ring, "gw2", false, &refuse),
+        counted(obituary::COUNTER, "the obituary of its sender", &ring, "gw2", false, &last),
     ]);
     check("heartbeat.json", &expected);
 }

@@ -196,10 +196,13 @@ class Node(Roles):
         if mine and echo[1] > remote.number:
             raise Refused("never-sent")
         self.obituary(body)
+        # It was this session's own: nothing else in it counts.
         if session in remote.ended:
-            raise Refused("ended-session")
+            return
         sent_at = remote.sent.get(echo[1]) if mine else None
         timely = sent_at is not None and now - sent_at <= self.detection
+        if session == remote.session and not timely and body["number"] <= remote.newest_number:
+            raise Refused("replayed")
         if session != remote.session:
             self.meet(remote, session, body, timely, source, now)
         remote.mark(counter)
@@ -248,6 +251,7 @@ class Node(Roles):
         shown = hashlib.sha256(secret).digest()
         if remote and remote.session == session and remote.obituary_hash == shown:
             remote.end()
+            self.no_claim_since = time.monotonic()
 
     def meet(self, remote, session, body, timely, source, now):
         """A session that is not established: it becomes so, or it is answered and refused."""

@@ -44,7 +44,8 @@ class Remote:
     def mark(self, counter):
         """Remembers a counter that `is_new`."""
         if counter > self.newest:
-            self.seen = self.seen << (counter - self.newest) & (1 << WINDOW) - 1
+            ahead = min(counter - self.newest, WINDOW)
+            self.seen = self.seen << ahead & (1 << WINDOW) - 1
             self.newest = counter
         self.seen |= 1 << self.newest - counter
 

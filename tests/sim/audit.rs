@@ -29,6 +29,8 @@
 //! - `LeftFirst`: who takes over by release or handover finds the old master's effects off: always, but for effects
 //!   of a later term that the old master won by a new election and of which the successor had no surely
 //!   timely claim. Then the two do not hear each other both ways, and a partition can give two.
+//! - `Obituary`: who takes over by an obituary finds that run of the process dead, and its effects off. So none is
+//!   shown by a living process; that none ends another session follows from `Accepted`. Always.
 //! - `Term`: a node's term never sinks while it runs; who takes over has a term above every term that a
 //!   timely datagram brought it, and above what its disk knew.
 //! - `Chain`: the role events of a process form a chain that ends at its level.
@@ -56,6 +58,7 @@ pub(crate) enum Rule {
     NoneActing,
     Unjustified,
     LeftFirst,
+    Obituary,
     Term,
     Chain,
     Unmoved,
@@ -108,6 +111,8 @@ pub(crate) struct Heard {
     /// The last datagram that said that y, no master, hears one.
     pub(crate) told_at: Nanos,
     pub(crate) maybe_told_at: Nanos,
+    /// y's run whose obituary x took last.
+    buried: u32,
 }
 
 /// What is known of a host.
@@ -339,7 +344,17 @@ impl Audit {
             hears_maybe,
             message: 0,
             echo: heard[to].echo,
+            obituary: false,
             bytes: bytes.to_vec(),
+        }
+    }
+
+    /// A node took an obituary: what that run of its sender said is void, and it is not waited for.
+    pub(crate) fn buried(&mut self, x: usize, d: &Datagram, now: Nanos) {
+        let h = &mut self.heard[x][d.from];
+        h.buried = d.from_boot;
+        if h.taken_boot == d.from_boot {
+            (h.claim_at, h.told_at, h.echo, h.maybe_at) = (None, 0, None, now);
         }
     }
 
@@ -378,6 +393,11 @@ impl Audit {
             w.stats.add(Situation::Reordered);
         }
         let h = &a.heard[x][d.from];
+        // What straggles behind the obituary of a run that is over.
+        let over = w.hosts[d.from].process.is_none() || w.hosts[d.from].boots != d.from_boot;
+        if over && h.buried == d.from_boot {
+            return false;
+        }
         if d.from >= second || x >= second || !first || usurped {
             return false;
         }

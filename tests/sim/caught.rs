@@ -47,5 +47,7 @@ caught! {
     storm: Mutation::Storm, Storm;
     answers_lost: Mutation::AnswersLost, Answer;
     stays_stopped: Mutation::StaysStopped, Answer | Cadence;
+    buried_alive: Mutation::BuriedAlive, Obituary | Accepted;
+    buried_early: Mutation::BuriedEarly, Obituary;
     never_recovers: Mutation::NeverRecovers, Liveness;
 }

@@ -316,11 +316,17 @@ impl Faults {
         if w.hosts[victim].disk.maintenance {
             w.stats.add(Situation::MaintenanceKept);
         }
-        let clean = w.rng.permille(500);
-        if !clean && w.hosts[victim].gateway.effects {
-            w.stats.add(Situation::CrashLeftovers);
+        // Of the worker alone, or of its guard as well; then what stood stands, unless the machine went down.
+        if w.rng.permille(500) {
+            w.stats.add(Situation::CrashGuarded);
+            w.kill_guarded(victim);
+        } else {
+            let clean = w.rng.permille(500);
+            if !clean && w.hosts[victim].gateway.effects {
+                w.stats.add(Situation::CrashLeftovers);
+            }
+            w.kill(victim, clean);
         }
-        w.kill(victim, clean);
         if w.rng.permille(400) {
             // It is back before anyone can have noticed.
             w.stats.add(Situation::QuickRestart);

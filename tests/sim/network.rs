@@ -27,6 +27,8 @@ pub(crate) struct Datagram {
     /// The newest datagram of the receiver that the sender had read: the receiver's boot, and when it
     /// was sent.
     pub(crate) echo: Option<(u32, Nanos)>,
+    /// It is no word of its sender, but of the guard that outlived it.
+    pub(crate) obituary: bool,
     pub(crate) bytes: Vec<u8>,
 }
 

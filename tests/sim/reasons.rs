@@ -77,8 +77,9 @@ fn took_over(w: &mut World, x: usize, from: Role, term: Term, reason: &Reason) -
             w.stats.add(Situation::TakeoverRelease);
             (Rule::LeftFirst, released(w, x, term, name))
         }
-        Reason::MasterObituary(_) => {
-            (Rule::Unjustified, Err("nobody shows obituaries yet".to_owned()))
+        Reason::MasterObituary(name) => {
+            w.stats.add(Situation::TakeoverObituary);
+            (Rule::Obituary, buried(w, x, name))
         }
         Reason::Started
         | Reason::Listened
@@ -192,6 +193,17 @@ fn released(w: &World, x: usize, term: Term, name: &str) -> Verdict {
         None => w.audit.heard[x][y].taken_boot < w.hosts[y].boots || w.hosts[y].process.is_none(),
     };
     ok(!gateway.effects || again, "its effects stand")
+}
+
+/// The run that claimed is over, and its guard has taken its effects off before it said so.
+fn buried(w: &World, x: usize, name: &str) -> Verdict {
+    let Some((y, boot, _)) = claimed_in(w, x, name) else {
+        return Err("it never claimed".to_owned());
+    };
+    let host = &w.hosts[y];
+    let over = host.process.is_none() || host.boots > boot;
+    ok(over, "it lives")?;
+    ok(host.boots > boot || !host.gateway.effects, "its effects stand")
 }
 
 /// The host that claimed under this name, in which run, in which term.

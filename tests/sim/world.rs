@@ -52,6 +52,10 @@ pub(crate) enum Mutation {
     StaysStopped,
     /// No gateway comes back when everything is healed.
     NeverRecovers,
+    /// Obituaries are shown of processes that live.
+    BuriedAlive,
+    /// Obituaries are shown before the effects are off.
+    BuriedEarly,
 }
 
 /// Something that happens at a time.
@@ -60,6 +64,8 @@ enum Happening {
     Deliver(Datagram, Origin),
     Wake(usize),
     Gateway(usize),
+    /// The guard of this run of a host has taken its effects off.
+    Guard(usize, u32, Vec<(usize, u8, Vec<u8>)>),
     Probe(usize),
     Answer(usize, u32, Evidence),
     Health(usize, u32),
@@ -209,6 +215,7 @@ impl World {
                 }
             }
             Happening::Gateway(host) => self.gateway(host),
+            Happening::Guard(host, boot, obituaries) => self.bury(host, boot, obituaries),
             Happening::Probe(host) => self.probe(host),
             Happening::Answer(host, boot, evidence) => {
                 if self.hosts[host].boots == boot {
@@ -276,6 +283,58 @@ impl World {
             self.hosts[host].gateway.effects = false;
         }
         self.audit.died(host, self.now);
+    }
+
+    /// The process ends now, and its guard outlives it: that takes the effects off, then says so.
+    pub(crate) fn kill_guarded(&mut self, host: usize) {
+        let boot = self.hosts[host].boots;
+        let Some(process) = &self.hosts[host].process else { return };
+        let obituaries = process.node.obituaries();
+        if self.mutation != Mutation::BuriedAlive {
+            self.kill(host, false);
+        }
+        let takes = self.rng.within(1, self.o.leave);
+        self.at(self.now + takes, Happening::Guard(host, boot, obituaries));
+    }
+
+    fn bury(&mut self, host: usize, boot: u32, obituaries: Vec<(usize, u8, Vec<u8>)>) {
+        // A process that starts meanwhile finds the guard at work, and waits; here it has won.
+        if self.hosts[host].boots != boot {
+            self.stats.add(Situation::CrashGuardedLate);
+            return;
+        }
+        if !matches!(self.mutation, Mutation::BuriedEarly | Mutation::BuriedAlive) {
+            self.hosts[host].gateway.effects = false;
+        }
+        self.note(|| format!("the guard of {} shows its obituary", host_name(host)));
+        self.messages += 1;
+        for (peer, path, bytes) in obituaries {
+            let to = member_of_peer(self.hosts[host].member, peer);
+            let sent = self.audit.sent(&self.hosts, host, to, path, self.now, &bytes);
+            let (role, term, echo) = (Role::Init, 0, None);
+            let (leaving, hears_master, hears_maybe) = (false, false, false);
+            let (from_boot, message) = (boot, self.messages);
+            let datagram = Datagram {
+                obituary: true,
+                from_boot,
+                message,
+                role,
+                term,
+                echo,
+                leaving,
+                hears_master,
+                hears_maybe,
+                ..sent
+            };
+            let fate = self.network.fate(&mut self.rng, &self.o, &datagram);
+            if fate.is_empty() {
+                self.stats.add(Situation::ObituaryLost);
+            }
+            for (copy, delay) in fate.into_iter().enumerate() {
+                let origin = Origin::Network { first: copy == 0 };
+                self.at(self.now + delay, Happening::Deliver(datagram.clone(), origin));
+            }
+        }
     }
 
     pub(crate) fn check_health(&mut self, host: usize) {
@@ -418,7 +477,8 @@ impl World {
                 )
             });
         }
-        let expected = Audit::delivered(self, host, &datagram, origin);
+        // Not a word of the node: nothing is promised to it, and it is no sign of life.
+        let expected = !datagram.obituary && Audit::delivered(self, host, &datagram, origin);
         let now = self.hosts[host].clock.local(self.now);
         let Some(process) = &mut self.hosts[host].process else { return };
         let result = if self.mutation == Mutation::ClaimsLost && claims {
@@ -433,7 +493,11 @@ impl World {
         self.audit.answered(host, self.now, expected, result);
         // One that was refused was not delivered: the attacker would only delay it.
         if result.is_ok() {
-            Audit::taken(self, host, &datagram);
+            if datagram.obituary {
+                self.audit.buried(host, &datagram, self.now);
+            } else {
+                Audit::taken(self, host, &datagram);
+            }
             self.attacker.record(host, &datagram, &copy, self.hosts[host].boots);
         }
         self.drain(host, Some((datagram.from, datagram.path, (datagram.from_boot, datagram.sent))));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::api::{Broken, PeerConfig, PeerSnapshot, Role, WireguardKind};
 use crate::seal::SealKeys;
-use crate::wire::body::{Body, Echo, Obituary};
+use crate::wire::body::{Body, Echo};
 use crate::wire::{HEADER_LEN, Header, TAG_LEN};
 use crate::{Boot, cluster_tag, node_tag};
 
@@ -377,23 +377,6 @@ fn a_release_is_honoured_once_and_below_no_higher_term() {
 }
 
 #[test]
-fn obituary() {
-    let (_, mut b) = pair(1000);
-    let obituary =
-        |secret| Some(Obituary { node: node_tag("edge", "gw1"), session: [1; 16], secret });
-    let wrong = Body { obituary: obituary([8; 32]), ..body(&b, 500) };
-    assert_eq!(b.handle_datagram(at(1000), &mut forged(&wrong, 500)), Ok(()));
-    assert_eq!(b.level().role, Role::Backup);
-    let right = Body { obituary: obituary([1; 32]), ..body(&b, 501) };
-    assert_eq!(b.handle_datagram(at(1000), &mut forged(&right, 501)), Ok(()));
-    // The master is dead for certain: nothing to wait for, and no evidence to look for.
-    assert_eq!(b.level().role, Role::Master);
-    assert_eq!(b.level().reason, Reason::MasterObituary("gw1".into()));
-    let ghost = forged(&body(&b, 502), 502);
-    refused(&mut b, 1000, &ghost, Refusal::Ended);
-}
-
-#[test]
 fn two_processes_of_one_name() {
     let (mut a, mut b) = pair(1000);
     let mut copy = boot(config("gw1"), 9, at(1100));
@@ -634,3 +617,5 @@ fn a_master_that_is_leaving_displaces_nobody() {
         assert_eq!(b.level().role, role, "leaving: {leaving}");
     }
 }
+
+mod obituary;

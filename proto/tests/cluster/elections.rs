@@ -551,3 +551,53 @@ fn a_witness_is_never_master_and_gives_no_orders() {
     assert_eq!(world.command("w1", handover("gw1")), Err(Refused::IAmWitness));
     assert_eq!(world.command("w1", maintenance(true, true)), Err(Refused::IAmWitness));
 }
+
+#[test]
+fn an_obituary_is_not_waited_for_any_longer() {
+    let mut world = pair();
+    // Evidence says which of two is cut off from the other: who is told is not.
+    world.members[1].outside = Some(false);
+    world.bury("gw1");
+    let died = world.now;
+    world.run(2 * MS);
+    assert_eq!(world.masters(), ["gw2"]);
+    assert_eq!(world.since("gw2", Role::Master), died + MS, "the way that the obituary went");
+    assert_eq!(world.reason("gw2"), Reason::MasterObituary("gw1".into()));
+    world.start("gw1", false);
+    world.run(5 * DETECTION);
+    assert_eq!((world.masters(), world.two_acting), (vec!["gw2"], 0));
+}
+
+#[test]
+fn after_an_obituary_the_best_of_several_takes_over_at_once() {
+    let mut world = World::new(&[("gw1", 150), ("gw2", 100), ("gw3", 120), ("w1", 100)]);
+    world.run(10 * INTERVAL);
+    assert_eq!(world.masters(), ["gw1"]);
+    world.bury("gw1");
+    let died = world.now;
+    world.run(DETECTION);
+    assert_eq!((world.masters(), world.two_acting), (vec!["gw3"], 0));
+    assert_eq!(world.since("gw3", Role::Master), died + MS);
+    assert_eq!(world.reasons("gw2"), [Reason::Listened]);
+    // That a backup died is no one's concern.
+    world.bury("gw2");
+    world.run(DETECTION);
+    assert_eq!(world.masters(), ["gw3"]);
+    assert!(
+        world.saw("gw3", |e| matches!(e, Event::Peer { name, alive: false } if name == "gw2")) > 0
+    );
+}
+
+#[test]
+fn an_obituary_that_is_lost_costs_the_detection_time() {
+    let mut world = pair();
+    world.link("gw1", "gw2", false);
+    world.bury("gw1");
+    let died = world.now;
+    world.run(DETECTION - INTERVAL);
+    assert_eq!(world.role("gw2"), Role::Backup);
+    world.run(2 * INTERVAL);
+    assert_eq!(world.masters(), ["gw2"]);
+    assert_eq!(world.reason("gw2"), Reason::MasterSilent("gw1".into()));
+    assert!(world.since("gw2", Role::Master) >= died + (DETECTION - INTERVAL));
+}

@@ -163,6 +163,18 @@ impl World {
         (member.running, member.acting, member.change) = (false, None, None);
     }
 
+    /// The process dies, and whoever outlives it shows its obituary.
+    pub(crate) fn bury(&mut self, name: &str) {
+        self.kill(name);
+        let from = self.index(name);
+        let at = self.now + self.delay;
+        let member = &self.members[from];
+        for (peer, _, bytes) in member.node.obituaries() {
+            let to = self.index(&member.config.peers[peer].name);
+            self.packets.push(Packet { at, from, to, bytes });
+        }
+    }
+
     /// Starts the process again.
     pub(crate) fn start(&mut self, name: &str, maintenance: bool) {
         let index = self.index(name);
