@@ -13,6 +13,8 @@ use wgha_proto::{
 
 use crate::clock::{self, Stamps};
 use crate::config::Config;
+use crate::guard::Line;
+use crate::guard::will::{Letter, Will};
 use crate::link::{Link, LinkCounters, Route};
 
 /// How many inputs may wait for the loop.
@@ -95,6 +97,10 @@ pub struct Daemon {
     out: Vec<u8>,
     slow_at: Time,
     stamps: Stamps,
+    line: Arc<Line>,
+    will: Will,
+    /// The guard has it.
+    handed_over: bool,
 }
 
 /// What ended the wait.
@@ -105,15 +111,25 @@ enum Woken {
 }
 
 impl Daemon {
-    /// A loop around `node` and `link`. Call inside the runtime that will [`run`](Daemon::run) it.
+    /// A loop around `node` and `link`, whose guard is at the other end of `line`. Call inside the runtime
+    /// that will [`run`](Daemon::run) it.
     #[must_use]
-    pub fn new(node: Node, link: Link, stamps: Stamps) -> (Daemon, Handle) {
+    pub fn new(
+        config: &Config,
+        node: Node,
+        link: Link,
+        stamps: Stamps,
+        line: Arc<Line>,
+    ) -> (Daemon, Handle) {
         let (input_tx, inputs) = mpsc::channel(INPUTS);
         let (event_tx, events) = mpsc::channel(EVENTS);
         let (level_tx, level) = watch::channel(node.level().clone());
         let (evidence_tx, wants_evidence) = watch::channel(false);
         let turns = Arc::new(AtomicU64::new(0));
         let daemon = Daemon {
+            will: will(config, &node, &link),
+            handed_over: false,
+            line,
             node,
             link,
             inputs,
@@ -131,6 +147,11 @@ impl Daemon {
 
     /// Runs until every [`Handle::inputs`] is dropped, or the node says that it stopped.
     pub async fn run(mut self) {
+        self.work().await;
+        self.line.rest();
+    }
+
+    async fn work(&mut self) {
         loop {
             let now = clock::now();
             // First of all: after a pause the node must stop being master before it does anything
@@ -141,6 +162,7 @@ impl Daemon {
                 return;
             }
             self.turns.fetch_add(1, Ordering::Relaxed);
+            self.line.beat();
             if !self.wait_and_feed(now).await {
                 return;
             }
@@ -197,6 +219,8 @@ impl Daemon {
             Input::Reconfigure(new) => {
                 self.link.reconfigure(&new.config);
                 self.node.reconfigure(now, new.node, new.keys);
+                self.will = will(&new.config, &self.node, &self.link);
+                self.handed_over = self.line.hand_over(&self.will).is_ok();
             }
         }
     }
@@ -238,7 +262,23 @@ impl Daemon {
             return;
         }
         self.slow_at = now + SLOW;
+        if !self.handed_over {
+            self.handed_over = self.line.hand_over(&self.will).is_ok();
+        }
         self.link.bind_missing();
         self.node.set_wall_offset(self.stamps.offset_ns());
+    }
+}
+
+/// What the guard needs to know to end this session when the process is dead.
+fn will(config: &Config, node: &Node, link: &Link) -> Will {
+    let letter = |(peer, path, bytes)| {
+        let route = link.route(peer, path)?;
+        Some(Letter { from: link.local(route)?, to: route.remote, bytes })
+    };
+    Will {
+        state_dir: config.cluster.state_dir.clone(),
+        patience: config.detection(),
+        letters: node.obituaries().into_iter().filter_map(letter).collect(),
     }
 }

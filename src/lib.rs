@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod events;
 pub mod evidence;
 pub mod gateway;
+pub mod guard;
 pub mod hooks;
 pub mod keyfile;
 pub mod link;

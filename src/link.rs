@@ -105,7 +105,7 @@ impl Link {
     /// Tries to bind what is not bound. True if nothing is missing.
     pub fn bind_missing(&mut self) -> bool {
         for port in self.ports.iter_mut().filter(|p| p.socket.is_none()) {
-            match bind(port.bind) {
+            match bind(port.bind).and_then(UdpSocket::from_std) {
                 Ok(socket) => (port.socket, port.error) = (Some(socket), None),
                 Err(error) => port.error = Some(error),
             }
@@ -136,6 +136,12 @@ impl Link {
     #[must_use]
     pub fn route(&self, peer: usize, path: u8) -> Option<Route> {
         self.routes.get(peer)?.get(usize::from(path)).copied()
+    }
+
+    /// The local address of a route.
+    #[must_use]
+    pub fn local(&self, route: Route) -> Option<SocketAddr> {
+        self.ports.get(route.port).map(|port| port.bind)
     }
 
     /// Sends at once or not at all: a full socket buffer loses the datagram, and is counted.
@@ -214,7 +220,11 @@ pub fn peers(config: &Config) -> impl Iterator<Item = &crate::config::Node> {
     config.nodes.iter().enumerate().filter(|(i, _)| *i != config.me).map(|(_, node)| node)
 }
 
-fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+/// A socket for heartbeats on one of this machine's addresses, which does not block.
+///
+/// # Errors
+/// The machine does not have the address, or another socket has it.
+pub fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
     socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
@@ -226,5 +236,5 @@ fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
         }
     }
     socket.bind(&address.into())?;
-    UdpSocket::from_std(socket.into())
+    Ok(socket.into())
 }

@@ -51,7 +51,13 @@ pub fn run(state_dir: &Path) -> anyhow::Result<ExitCode> {
 
 /// WireGuard down, rules, floating IPs, PostDown; in this order (design §6). Returns what is left.
 async fn undo(netlink: &Netlink, ledger: &Ledger) -> Vec<String> {
-    let applied = ledger.applied();
+    let left = silence(netlink, &ledger.applied()).await;
+    tidy(ledger, left).await
+}
+
+/// Takes off what acts: WireGuard down, rules, floating IPs; in this order. Returns what a look finds to
+/// act still, or could not find out. Runs nothing and waits for no disk: a successor may wait for it.
+pub async fn silence(netlink: &Netlink, applied: &Applied) -> Vec<String> {
     let mut left = Vec::new();
     for interface in &applied.interfaces {
         left.extend(down(netlink, interface).await.err());
@@ -63,7 +69,14 @@ async fn undo(netlink: &Netlink, ledger: &Ledger) -> Vec<String> {
             Err(e) => left.push(format!("rules of UDP port {port}: {e}")),
         }
     }
-    left.extend(release_addresses(netlink, &applied).await);
+    left.extend(release_addresses(netlink, applied).await);
+    left
+}
+
+/// The rest, which hurts nobody while it stands: PreDown and PostDown, reserved ports, and the record if
+/// nothing is left. `left`: what [`silence`] returned. Returns all that is left.
+pub async fn tidy(ledger: &Ledger, mut left: Vec<String>) -> Vec<String> {
+    let applied = ledger.applied();
     for interface in applied.interfaces.iter().filter(|i| i.post_up_ran) {
         scripts::run_down_lines(&interface.name, &interface.pre_down, &interface.post_down).await;
     }
@@ -114,8 +127,12 @@ async fn release_addresses(netlink: &Netlink, applied: &Applied) -> Vec<String> 
         }
         match address::release(netlink, &ip).await {
             Ok(true) => println!("{} removed from {}", entry.address, entry.interface),
-            Ok(false) => {}
+            Ok(false) => continue,
             Err(e) => left.push(format!("{} on {}: {e}", entry.address, entry.interface)),
+        }
+        // Somebody else may have put it back at once.
+        if !matches!(address::held(netlink, &ip).await, Ok(false)) {
+            left.push(format!("{} on {}", entry.address, entry.interface));
         }
     }
     left

@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use crate::node::Node;
@@ -58,6 +58,9 @@ impl Spec {
 
 /// The longest wait for what an ended program wrote last.
 const DRAIN: Duration = Duration::from_millis(500);
+
+/// The longest wait for what was killed.
+const DEATH: Duration = Duration::from_secs(10);
 
 /// A running (or ended) program and its log.
 pub struct Process {
@@ -113,6 +116,28 @@ impl Process {
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The worker of a `wgha run`, whose guard is the program that was started.
+    ///
+    /// # Errors
+    /// When there is none (now).
+    pub fn worker(&self) -> Result<Pid> {
+        let pid = self.pid();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+        let name = |pid: &&str| std::fs::read_to_string(format!("/proc/{pid}/comm"));
+        let worker = children.split_whitespace().find(|pid| name(pid).is_ok_and(|n| n == "wgha\n"));
+        let worker = worker.with_context(|| format!("{} has no worker", self.node_name))?;
+        Ok(Pid::from_raw(worker.parse()?))
+    }
+
+    /// Sends a signal to the program that was started, and to nothing that it started.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn signal_alone(&self, signal: Signal) -> Result<()> {
+        kill(self.group(), signal)
+            .with_context(|| format!("{signal} to {} on {}", self.name, self.node_name))
     }
 
     /// Its log; every line begins with CLOCK_REALTIME in seconds.
@@ -188,13 +213,23 @@ impl Process {
         bail!("{} on {} still runs after {timeout:?}", self.name, self.node_name)
     }
 
-    /// SIGKILL, and waits. Returns the status: usually "killed by signal 9".
+    /// SIGKILL to the program and everything in its process group, and waits for all of them. Returns the
+    /// program's status: usually "killed by signal 9".
     ///
     /// # Errors
     /// When waiting fails.
     pub fn kill(&mut self) -> Result<ExitStatus> {
         let _ = killpg(self.group(), Signal::SIGKILL);
-        Ok(self.child.wait()?)
+        let status = self.child.wait()?;
+        // A child of its own may take longer: the kernel takes its devices down first.
+        let end = Instant::now() + DEATH;
+        while lives(self.group()) {
+            if Instant::now() > end {
+                bail!("{} on {}: killed, and something of it lives", self.name, self.node_name);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(status)
     }
 
     /// SIGTERM, and SIGKILL when it has not ended in time. True when SIGTERM was enough.
@@ -229,6 +264,20 @@ impl Drop for Process {
         let _ = self.child.wait();
         self.drain();
     }
+}
+
+/// Whether a process of this group runs. A zombie does not, once its last thread has let go of everything.
+fn lives(group: Pid) -> bool {
+    let ids = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let stats = ids.filter_map(|e| std::fs::read_to_string(e.path().join("stat")).ok());
+    let mut all = stats.filter_map(|stat| {
+        // The name may hold spaces; after it come state, parent and group (proc(5)).
+        let fields: Vec<&str> = stat.rsplit(") ").next()?.split(' ').collect();
+        let (state, of, threads) = (*fields.first()?, *fields.get(2)?, *fields.get(17)?);
+        let dead = state == "X" || state == "Z" && matches!(threads, "0" | "1");
+        Some((of.parse::<i32>().ok()?, dead))
+    });
+    all.any(|(of, dead)| of == group.as_raw() && !dead)
 }
 
 fn copy_lines(from: impl Read + Send + 'static, to: Arc<Mutex<File>>) -> JoinHandle<()> {

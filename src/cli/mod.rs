@@ -55,7 +55,10 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     let Global { config, node } = &cli.global;
     let socket = || Places::of(config).control_socket;
     match &cli.command {
-        Command::Run(args) => crate::run::run(config, node.as_deref(), args.take_over),
+        // Forks, so before anything else that could start a thread.
+        Command::Run(args) => {
+            crate::guard::run(|line| crate::run::run(config, node.as_deref(), args.take_over, line))
+        }
         Command::Check => check::run(&cli.global),
         Command::Status(args) => client::status(&socket(), args.json, args.watch),
         Command::Handover(args) => client::handover(&socket(), args.to.as_deref(), args.force),

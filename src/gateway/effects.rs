@@ -83,8 +83,8 @@ pub enum Order {
     Reassert,
     /// A new config.
     Reconfigure(Arc<Setup>),
-    /// The daemon ends: leave, then answer.
-    Finish(oneshot::Sender<()>),
+    /// The daemon ends: leave, then answer whether that was verified.
+    Finish(oneshot::Sender<bool>),
 }
 
 /// What the reconciler tells.

@@ -120,17 +120,20 @@ impl<E: Effects> Gateway<E> {
                         look_at = Instant::now();
                     }
                     Some(Order::Finish(done)) => {
-                        self.finish().await;
+                        let left = self.finish().await;
                         // Nobody waiting is no reason to fail.
-                        let _ = done.send(());
+                        let _ = done.send(left);
                         return;
                     }
-                    None => return self.finish().await,
+                    None => {
+                        self.finish().await;
+                        return;
+                    }
                 },
                 changed = self.level.changed() => {
                     if changed.is_err() {
-                        self.finish().await;
-                        return self.answer_last().await;
+                        let left = self.finish().await;
+                        return self.answer_last(left).await;
                     }
                     look_at = Instant::now();
                 }
@@ -283,34 +286,38 @@ impl<E: Effects> Gateway<E> {
         }
     }
 
-    async fn finish(&mut self) {
-        match self.acting {
+    /// True if a look found that nothing acts.
+    async fn finish(&mut self) -> bool {
+        let left = match self.acting {
             // Whatever it could not do, it has said before.
-            None => drop(self.effects.rest().await),
+            None => self.effects.rest().await.is_ok(),
             Some(term) => self.leave_at_last(term).await,
-        }
+        };
         self.effects.finish(FINISH).await;
+        left
     }
 
     /// The protocol's thread ends a moment before the process does. Whoever ends the process still
     /// asks, and must not take an answer that is missing for something left behind.
-    async fn answer_last(&mut self) {
+    async fn answer_last(&mut self, left: bool) {
         while let Some(order) = self.orders.recv().await {
             if let Order::Finish(done) = order {
-                let _ = done.send(());
+                let _ = done.send(left);
                 return;
             }
         }
     }
 
-    async fn leave_at_last(&mut self, term: Term) {
+    async fn leave_at_last(&mut self, term: Term) -> bool {
         for _ in 0..FAILURES_TO_FAULT {
             if self.effects.leave().await.is_ok() {
                 self.acting = None;
-                return self.report(Report::Left(term)).await;
+                self.report(Report::Left(term)).await;
+                return true;
             }
             tokio::time::sleep(SETTLE).await;
         }
+        false
     }
 
     async fn report(&mut self, report: Report) {

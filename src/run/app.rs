@@ -16,11 +16,13 @@ use super::GatewayParts;
 use super::journal::Journal;
 use super::watchdog::Watchdog;
 use crate::alarm;
+use crate::cli;
 use crate::control::{Call, Reply};
 use crate::daemon::{self, Input};
 use crate::evidence;
 use crate::gateway::view::SharedView;
 use crate::gateway::{Notice, Order};
+use crate::guard::Line;
 use crate::setup::Setup;
 use crate::state::StateDir;
 use crate::sync;
@@ -47,6 +49,7 @@ pub(super) struct Parts {
     pub(super) evidence: Option<evidence::Handle>,
     pub(super) files: Option<sync::files::Handle>,
     pub(super) calls: mpsc::Receiver<Call>,
+    pub(super) line: Arc<Line>,
 }
 
 /// The main thread.
@@ -67,6 +70,8 @@ pub(super) struct App {
     /// None on a witness.
     files: Option<sync::files::Handle>,
     calls: mpsc::Receiver<Call>,
+    line: Arc<Line>,
+    guard_died: oneshot::Receiver<()>,
     journal: Journal,
     watchdog: Watchdog,
     started: Instant,
@@ -82,13 +87,15 @@ impl App {
     ///
     /// # Errors
     ///
-    /// The system has no thread for us.
+    /// The system has no thread or descriptor for us.
     pub(super) fn new(parts: Parts) -> std::io::Result<App> {
         Ok(App {
             path: parts.path,
             node: parts.node,
             journal: Journal::open(&parts.state, &parts.setup)?,
-            watchdog: Watchdog::new(Arc::clone(&parts.handle.turns)),
+            watchdog: Watchdog::new(Arc::clone(&parts.handle.turns), parts.line.guard_id()),
+            guard_died: parts.line.guard_died()?,
+            line: parts.line,
             ready: parts.setup.config.node().witness,
             setup: parts.setup,
             wireguard: parts.wireguard,
@@ -145,6 +152,10 @@ impl App {
                     Ok(message) => info!("{message}"),
                     Err(e) => error!("not reloaded, the old config stays in force: {e:#}"),
                 },
+                _ = &mut self.guard_died => {
+                    error!("the guard is dead: this process stops, since nobody would clean up after it");
+                    break self.stop().await;
+                }
                 _ = terminate.recv() => break self.stop().await,
                 _ = interrupt.recv() => break self.stop().await,
                 _ = feed.tick() => self.watchdog.feed(),
@@ -224,8 +235,9 @@ impl App {
         if timeout(bound, self.until_stopped()).await.is_err() {
             warn!("no successor answered within {} ms", bound.as_millis());
         }
-        self.end("stopping").await;
-        Ok(ExitCode::SUCCESS)
+        // If it could not be verified that nothing acts, the guard tries again: that is what it hears of.
+        let left = self.end("stopping").await;
+        Ok(if left { ExitCode::SUCCESS } else { ExitCode::from(cli::exit::FAILED) })
     }
 
     /// Takes note until the node says that it has stopped.
@@ -255,16 +267,20 @@ impl App {
         bail!("{what}")
     }
 
-    /// Makes sure that nothing of ours acts, whatever state the parts are in.
-    async fn end(mut self, reason: &str) {
+    /// Makes sure that nothing of ours acts, whatever state the parts are in. True if that was verified.
+    async fn end(mut self, reason: &str) -> bool {
+        // From here on other things than the loop take time.
+        self.line.rest();
         let (role, term) = {
             let level = self.level.borrow();
             (level.role, level.term)
         };
-        if self.gateway.thread.is_some() && !self.gateway.finish().await {
-            error!("leaving could not be verified: run `wgha release`");
+        let left = self.gateway.thread.is_none() || self.gateway.finish().await;
+        if !left {
+            error!("leaving could not be verified");
         }
         self.journal.stop(reason.to_owned(), term, role).await;
+        left
     }
 }
 

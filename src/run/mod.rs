@@ -27,6 +27,7 @@ use crate::gateway::ledger::Ledger;
 use crate::gateway::machine::{Machine, Shared};
 use crate::gateway::view::SharedView;
 use crate::gateway::{Gateway, Notice, Order};
+use crate::guard::Line;
 use crate::link::Link;
 use crate::log;
 use crate::net::Netlink;
@@ -52,12 +53,17 @@ const FINISH: Duration = Duration::from_secs(70);
 /// How long a thread may take to start.
 const START: Duration = Duration::from_secs(5);
 
-/// Runs the daemon until it is told to stop.
+/// Runs the daemon until it is told to stop, or the guard at the other end of `line` dies.
 ///
 /// # Errors
 ///
 /// Whatever keeps it from starting: config, keys, state directory, sockets.
-pub fn run(path: &Path, node: Option<&str>, take_over: bool) -> anyhow::Result<ExitCode> {
+pub fn run(
+    path: &Path,
+    node: Option<&str>,
+    take_over: bool,
+    line: Arc<Line>,
+) -> anyhow::Result<ExitCode> {
     log::start();
     let setup = match Setup::load(path, node) {
         Ok(setup) => setup,
@@ -70,7 +76,7 @@ pub fn run(path: &Path, node: Option<&str>, take_over: bool) -> anyhow::Result<E
     for warning in &setup.warnings {
         warn!("{warning}");
     }
-    serve(path, node, setup, take_over).or_else(|why| {
+    serve(path, node, setup, take_over, line).or_else(|why| {
         error!("{why:#}");
         Ok(ExitCode::from(cli::exit::FAILED))
     })
@@ -81,6 +87,7 @@ fn serve(
     node: Option<&str>,
     setup: Setup,
     take_over: bool,
+    line: Arc<Line>,
 ) -> anyhow::Result<ExitCode> {
     let state = Arc::new(StateDir::open(&setup.config.cluster.state_dir)?);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -88,7 +95,7 @@ fn serve(
         .build()
         .context("cannot start the runtime")?;
     runtime.block_on(async {
-        let app = start(path, node, setup, state, take_over).await?;
+        let app = start(path, node, setup, state, take_over, line).await?;
         app.run().await
     })
 }
@@ -99,6 +106,7 @@ async fn start(
     setup: Setup,
     state: Arc<StateDir>,
     take_over: bool,
+    line: Arc<Line>,
 ) -> anyhow::Result<App> {
     let ledger = Ledger::open(Arc::clone(&state));
     let listener = server::bind(&setup.config.control_socket)?;
@@ -108,7 +116,7 @@ async fn start(
     let wireguard = choose_backends(&setup, &ledger).await?;
     let boot = boot(&state)?;
     let stamps = Stamps::default();
-    let handle = start_protocol(&setup, wireguard, boot, stamps.clone())?;
+    let handle = start_protocol(&setup, wireguard, boot, stamps.clone(), Arc::clone(&line))?;
     let view = SharedView::default();
     let setup = Arc::new(setup);
     let endpoints = sync::Endpoints::default();
@@ -140,8 +148,9 @@ async fn start(
         evidence,
         files,
         calls,
+        line,
     });
-    app.context("cannot start the thread that keeps the state")
+    app.context("cannot start the thread that keeps the state, or watch the guard")
 }
 
 fn boot(state: &StateDir) -> anyhow::Result<Boot> {
@@ -199,6 +208,7 @@ fn start_protocol(
     wireguard: WireguardKind,
     boot: Boot,
     stamps: Stamps,
+    line: Arc<Line>,
 ) -> anyhow::Result<daemon::Handle> {
     let node_config = setup.node_config(wireguard);
     let (config, keys) = (setup.config.clone(), setup.keys.clone());
@@ -220,7 +230,7 @@ fn start_protocol(
                 warn!("{address} cannot be bound, which is tried again each second: {why}");
             }
             let node = Node::new(node_config, keys, boot, clock::now());
-            let (daemon, handle) = Daemon::new(node, link, stamps);
+            let (daemon, handle) = Daemon::new(&config, node, link, stamps, line);
             if handle_tx.send(Ok(handle)).is_ok() {
                 daemon.run().await;
             }
@@ -255,7 +265,7 @@ impl GatewayParts {
         let deadline = tokio::time::Instant::now() + FINISH;
         loop {
             tokio::select! {
-                left = &mut wait => return left.is_ok(),
+                left = &mut wait => return left.unwrap_or(false),
                 // Nobody needs them any more, but without room for them it would wait for ever.
                 Some(_) = self.notices.recv() => {}
                 () = tokio::time::sleep_until(deadline) => return false,

@@ -17,9 +17,9 @@ pub(super) struct Watchdog {
 }
 
 impl Watchdog {
-    /// `turns` grows with every turn of the protocol's loop.
-    pub(super) fn new(turns: Arc<AtomicU64>) -> Watchdog {
-        let wanted = sd_notify::watchdog_enabled();
+    /// `turns` grows with every turn of the protocol's loop; `main` is the process that systemd started.
+    pub(super) fn new(turns: Arc<AtomicU64>, main: u32) -> Watchdog {
+        let wanted = wanted(main);
         let every = wanted.unwrap_or(Duration::from_secs(20)) / 2;
         Watchdog { turns, seen: 0, every, watched: wanted.is_some() }
     }
@@ -49,6 +49,13 @@ impl Watchdog {
     pub(super) fn stopping(&self) {
         notify(&[sd_notify::NotifyState::Stopping]);
     }
+}
+
+/// What systemd wants of its main process; sd_notify's own look takes that for this one.
+fn wanted(main: u32) -> Option<Duration> {
+    let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
+    let ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(main));
+    number("WATCHDOG_USEC").filter(|us| ours && *us > 0).map(Duration::from_micros)
 }
 
 fn notify(states: &[sd_notify::NotifyState<'_>]) {

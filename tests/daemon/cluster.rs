@@ -2,13 +2,14 @@
 
 use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use serde_json::Value;
 
@@ -208,6 +209,8 @@ impl Daemon {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(file)
+            // Worker and guard, to be killed or stopped together.
+            .process_group(0)
             .spawn()
             .unwrap();
         Daemon { name, config, log, process }
@@ -286,15 +289,38 @@ impl Daemon {
         fs::read_to_string(&self.log).unwrap()
     }
 
-    /// A crash.
+    /// A crash of worker and guard.
     pub(crate) fn kill(mut self) {
-        self.process.kill().unwrap();
+        let worker = self.worker();
+        killpg(self.pid(), Signal::SIGKILL).unwrap();
         self.process.wait().unwrap();
+        until_true("the worker is dead", || is_dead(worker));
     }
 
-    /// Sends a signal.
+    /// Stops worker and guard, or lets them go on.
+    pub(crate) fn signal_all(&self, signal: Signal) {
+        killpg(self.pid(), signal).unwrap();
+    }
+
+    /// Sends a signal to what was started, which is the guard.
     pub(crate) fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(i32::try_from(self.process.id()).unwrap()), signal).unwrap();
+        kill(self.pid(), signal).unwrap();
+    }
+
+    /// Sends a signal to the worker alone.
+    pub(crate) fn signal_worker(&self, signal: Signal) {
+        kill(self.worker(), signal).unwrap();
+    }
+
+    /// The worker's process id.
+    pub(crate) fn worker(&self) -> Pid {
+        let pid = self.process.id();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        Pid::from_raw(children.trim().parse().unwrap())
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.process.id()).unwrap())
     }
 
     /// A clean stop.
@@ -312,9 +338,18 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         // It may have ended already.
-        let _ = self.process.kill();
+        let _ = killpg(self.pid(), Signal::SIGKILL);
         let _ = self.process.wait();
     }
+}
+
+/// Gone, or a zombie whose last thread has let go of everything.
+pub(crate) fn is_dead(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let Some((_, rest)) = stat.rsplit_once(") ") else { return true };
+    // From field 3, the state, on; field 20 is the number of threads (proc(5)).
+    let fields: Vec<&str> = rest.split(' ').collect();
+    fields[0] == "Z" && matches!(fields[17], "0" | "1")
 }
 
 /// A command's exit code, standard output and standard error.

@@ -1,5 +1,7 @@
 //! Elections, failover, handover, stop, maintenance, restarts.
 
+use std::os::unix::process::ExitStatusExt;
+
 use nix::sys::signal::Signal;
 
 use super::cluster::{CALM, Cluster, Daemon, QUICK, outcome, until_true};
@@ -44,6 +46,52 @@ fn a_master_that_is_killed_is_replaced_and_follows_when_it_is_back() {
     gw1.follows("gw2", 2);
     gw2.hears("gw1");
     assert_eq!(gw2.status()["role"], "master", "the incumbent stays");
+}
+
+/// Its guard says at once that it is dead, and does not hide how it ended.
+#[test]
+fn a_worker_that_is_killed_is_buried() {
+    let cluster = two();
+    let (gw1, gw2) = cluster.pair();
+    gw1.signal_worker(Signal::SIGKILL);
+    gw2.becomes("master");
+    assert_eq!((reason(&gw2), &gw2.status()["term"]), ("master gw1 died".into(), &2.into()));
+    assert!(gw1.log().contains("the worker is dead (killed by SIGKILL)"), "{}", gw1.log());
+    assert_eq!(gw1.wait().signal(), Some(9));
+    let gw1 = cluster.start("gw1");
+    gw1.follows("gw2", 2);
+    // A reload changes what the guard holds; a backup's end is known as quickly.
+    assert!(gw1.wgha(&["reload"]).status.success());
+    gw1.signal_worker(Signal::SIGKILL);
+    until_true("gw1 is gone", || gw2.node("gw1")["alive"] == false);
+    assert!(gw2.log().contains("gw1 is silent"), "{}", gw2.log());
+    assert_eq!(gw2.status()["role"], "master");
+}
+
+#[test]
+fn a_worker_whose_guard_is_killed_stops() {
+    let cluster = two();
+    let (gw1, gw2) = cluster.pair();
+    let worker = gw1.worker();
+    gw1.signal(Signal::SIGKILL);
+    gw2.becomes("master");
+    assert_eq!(reason(&gw2), "handover from gw1");
+    until_true("the worker ends", || super::cluster::is_dead(worker));
+    let log = gw1.log();
+    assert!(log.contains("the guard is dead") && log.contains("stopped"), "{log}");
+}
+
+#[test]
+fn a_worker_that_hangs_is_killed_and_buried() {
+    let cluster = two();
+    let (gw1, gw2) = cluster.pair();
+    gw1.signal_worker(Signal::SIGSTOP);
+    gw2.becomes("master");
+    until_true("the guard sees it", || gw1.log().contains("the worker makes no progress"));
+    assert_eq!(gw1.wait().signal(), Some(9));
+    until_true("gw2 is told", || {
+        gw2.refused("ended-session") > 0 && gw2.node("gw1")["alive"] == false
+    });
 }
 
 #[test]
@@ -173,9 +221,9 @@ fn three_gateways_and_a_witness() {
 fn a_frozen_master_yields_when_it_wakes() {
     let cluster = two();
     let (gw1, gw2) = cluster.pair();
-    gw1.signal(Signal::SIGSTOP);
+    gw1.signal_all(Signal::SIGSTOP);
     gw2.becomes("master");
-    gw1.signal(Signal::SIGCONT);
+    gw1.signal_all(Signal::SIGCONT);
     gw1.follows("gw2", 2);
     assert_eq!(gw2.status()["role"], "master");
 }
@@ -185,9 +233,9 @@ fn two_masters_after_a_partition_become_one() {
     // Each was alone: started while the other's address was bound by nobody it hears.
     let cluster = two();
     let gw1 = cluster.settle("gw1", "master");
-    gw1.signal(Signal::SIGSTOP);
+    gw1.signal_all(Signal::SIGSTOP);
     let gw2 = cluster.settle("gw2", "master");
-    gw1.signal(Signal::SIGCONT);
+    gw1.signal_all(Signal::SIGCONT);
     until_true("one of them yields", || {
         let roles = [gw1.status()["role"].clone(), gw2.status()["role"].clone()];
         roles.iter().filter(|role| *role == "master").count() == 1

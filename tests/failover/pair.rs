@@ -229,6 +229,16 @@ impl Pair {
         self.stopped.push(node.name().to_owned());
     }
 
+    /// A daemon has ended by itself.
+    pub(crate) fn gone(&mut self, node: &Node) {
+        self.stopped.push(node.name().to_owned());
+    }
+
+    /// What a gateway had before any daemon ran.
+    pub(crate) fn before(&self, node: &Node) -> &Vec<String> {
+        &self.before[node.name()]
+    }
+
     /// Starts a daemon that was stopped or killed.
     pub(crate) fn start_on(&mut self, node: &Node) {
         self.cluster.start_on(&self.lab, node.name()).expect("starting");

@@ -139,7 +139,10 @@ class Daemon:
         self.name, self.config = name, rig.config(name)
         with open(rig.path(f"{name}.log"), "a", encoding="utf-8") as log:
             command = [WGHA, "run", "--config", self.config, "--node", name]
-            self.process = subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL)
+            # A session of its own: worker and guard can be killed together.
+            self.process = subprocess.Popen(
+                command, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            )
 
     def wgha(self, *args):
         """A command for the daemon: (exit code, standard output and error)."""
@@ -172,6 +175,30 @@ class Daemon:
         return self.process.wait(timeout=60)
 
     def kill(self):
-        """A crash."""
-        self.process.kill()
+        """A crash of the worker and of its guard."""
+        if self.process.poll() is None:
+            worker = self.worker()
+            os.killpg(self.process.pid, signal.SIGKILL)
+            until("the worker is dead", lambda: not lives(worker))
         self.process.wait(timeout=60)
+
+    def kill_worker(self):
+        """A crash of the worker; its guard lives."""
+        os.kill(self.worker(), signal.SIGKILL)
+
+    def worker(self):
+        """The worker's process id."""
+        pid = self.process.pid
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+            (worker,) = file.read().split()
+        return int(worker)
+
+
+def lives(pid):
+    """Whether a process runs: a zombie does not, once its last thread has let go of everything."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+            fields = file.read().rsplit(") ", 1)[1].split(" ")
+            return fields[0] != "Z" or fields[17] not in ("0", "1")
+    except FileNotFoundError:
+        return False

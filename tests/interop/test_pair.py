@@ -1,6 +1,7 @@
 """The second implementation and a real daemon, as a pair of gateways on the loopback."""
 
 import os
+import signal
 import socket
 import time
 import unittest
@@ -188,6 +189,18 @@ class Loss(Pair):
         daemon = self.rig.daemon("gw1")
         until("gw1 follows, in spite of its priority", lambda: self.follows(daemon, 2))
         self.assertEqual(peer.role, MASTER)
+
+    def test_a_daemon_whose_worker_is_killed(self):
+        """Its guard shows the obituary: the second implementation knows before anyone is silent."""
+        daemon, peer = self.start()
+        gone = self.remote(peer).session
+        daemon.kill_worker()
+        until("gw2 takes over", lambda: peer.role == MASTER)
+        self.assertEqual(peer.term, 2)
+        self.assertIn(gone, self.remote(peer).ended)
+        self.assertEqual(daemon.process.wait(timeout=60), -signal.SIGKILL)
+        daemon = self.rig.daemon("gw1")
+        until("gw1 follows, in spite of its priority", lambda: self.follows(daemon, 2))
 
     def test_a_second_implementation_that_is_killed(self):
         """The daemon takes over by silence."""

@@ -34,7 +34,7 @@ enum Command {
 
 #[derive(Subcommand)]
 enum Bench {
-    /// Cuts the master's link again and again: how long until the floating IP has moved.
+    /// Cuts the master's link, or kills its worker, again and again: how long until the floating IP has moved.
     Takeover(takeover::Options),
     /// How long clients are without their tunnel: link cuts, handovers, idle clients, a thousand clients, keepalived.
     Failover(failover::Options),
