@@ -80,8 +80,9 @@ pub struct Handle {
     pub wants_evidence: watch::Receiver<bool>,
     /// What happened, in order.
     pub events: mpsc::Receiver<Event>,
-    /// Grows with every turn of the loop: who feeds a watchdog looks at it.
-    pub turns: Arc<AtomicU64>,
+    /// When the loop last turned, in nanoseconds of [`clock::now`]; it turns each second at least. Who
+    /// feeds a watchdog, or keeps what a loop that hangs must lose, looks at it.
+    pub turned: Arc<AtomicU64>,
 }
 
 /// The loop.
@@ -93,7 +94,7 @@ pub struct Daemon {
     wants_evidence: watch::Sender<bool>,
     events: mpsc::Sender<Event>,
     events_dropped: u64,
-    turns: Arc<AtomicU64>,
+    turned: Arc<AtomicU64>,
     out: Vec<u8>,
     slow_at: Time,
     stamps: Stamps,
@@ -125,7 +126,7 @@ impl Daemon {
         let (event_tx, events) = mpsc::channel(EVENTS);
         let (level_tx, level) = watch::channel(node.level().clone());
         let (evidence_tx, wants_evidence) = watch::channel(false);
-        let turns = Arc::new(AtomicU64::new(0));
+        let turned = Arc::new(AtomicU64::new(0));
         let daemon = Daemon {
             will: will(config, &node, &link),
             handed_over: false,
@@ -137,12 +138,12 @@ impl Daemon {
             wants_evidence: evidence_tx,
             events: event_tx,
             events_dropped: 0,
-            turns: Arc::clone(&turns),
+            turned: Arc::clone(&turned),
             out: Vec::with_capacity(1500),
             slow_at: Time::ZERO,
             stamps,
         };
-        (daemon, Handle { inputs: input_tx, level, wants_evidence, events, turns })
+        (daemon, Handle { inputs: input_tx, level, wants_evidence, events, turned })
     }
 
     /// Runs until every [`Handle::inputs`] is dropped, or the node says that it stopped.
@@ -161,7 +162,7 @@ impl Daemon {
             if self.drain(now, None) {
                 return;
             }
-            self.turns.fetch_add(1, Ordering::Relaxed);
+            self.turned.store(now.as_nanos(), Ordering::Relaxed);
             self.line.beat();
             if !self.wait_and_feed(now).await {
                 return;

@@ -167,6 +167,8 @@ pub struct Cluster {
     pub state_dir: PathBuf,
     /// Whom to ask whether this node is cut off.
     pub evidence: EvidenceChoice,
+    /// The kernel removes floating IPs by itself unless they are renewed.
+    pub dead_man: bool,
 }
 
 /// `evidence`.

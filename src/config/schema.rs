@@ -36,8 +36,9 @@ pub(super) static CLUSTER: Table = Table {
         "handover_timeout",
         "state_dir",
         "evidence",
+        "dead_man",
     ],
-    later: &["dead_man", "realtime", "user"],
+    later: &["realtime", "user"],
 };
 
 pub(super) static NODE: Table = Table {
@@ -47,12 +48,8 @@ pub(super) static NODE: Table = Table {
     later: &[],
 };
 
-pub(super) static FLOATING_IP: Table = Table {
-    name: "floating_ip",
-    many: true,
-    keys: &["address", "interface"],
-    later: &["dead_man"],
-};
+pub(super) static FLOATING_IP: Table =
+    Table { name: "floating_ip", many: true, keys: &["address", "interface"], later: &[] };
 
 pub(super) static WIREGUARD: Table = Table {
     name: "wireguard",

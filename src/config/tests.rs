@@ -130,6 +130,7 @@ fn a_whole_file() {
             handover_timeout: Duration::from_millis(500),
             state_dir: "/var/lib/wgha/wgha".into(),
             evidence: EvidenceChoice::Auto,
+            dead_man: true,
         }
     );
     let gw2 = &config.nodes[1];
@@ -163,7 +164,7 @@ fn every_key_can_be_given() {
         "misses = 3",
         "misses = 3\npreempt = true\npreempt_delay = \"5s\"\nquorum = \"none\"\n\
          handover_timeout = \"2s\"\nstate_dir = \"/srv/wgha\"\n\
-         evidence = [\"10.0.1.1\", \"fe80::1\"]",
+         evidence = [\"10.0.1.1\", \"fe80::1\"]\ndead_man = \"off\"",
     )
     .replace("wg0.conf\"", "wg0.conf\"\nbackend = \"embedded\"\nsource = []\nguard = false")
     .replace("\"edge\"]", "\"edge\"]\ntimeout = \"3s\"\n[control]\nsocket = \"/run/x.sock\"");
@@ -173,6 +174,7 @@ fn every_key_can_be_given() {
     assert_eq!(config.cluster.state_dir, Path::new("/srv/wgha"));
     let named = ["10.0.1.1", "fe80::1"].map(|ip| ip.parse().unwrap()).to_vec();
     assert_eq!(config.cluster.evidence, EvidenceChoice::Addresses(named));
+    assert!(!config.cluster.dead_man);
     assert_eq!(config.wireguard[0].backend, BackendChoice::Embedded);
     assert!(config.wireguard[0].source.is_empty());
     assert!(!config.wireguard[0].guard);
@@ -281,6 +283,11 @@ fn one_mistake_each() {
             "misses = 3",
             "evidence = [\"router\"]",
             r#"6: [cluster] evidence: expected an IP address without port or prefix, such as "203.0.113.10", found "router""#,
+        ),
+        (
+            "misses = 3",
+            "dead_man = \"4s\"",
+            r#"6: [cluster] dead_man: expected "on" or "off", found "4s""#,
         ),
         (
             "misses = 3",

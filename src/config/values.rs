@@ -205,3 +205,12 @@ pub(super) fn quorum(text: &str) -> Result<(), String> {
         _ => Err(format!("expected \"auto\" or \"none\", found {text:?}")),
     }
 }
+
+/// `dead_man`: whether floating IPs have a lifetime.
+pub(super) fn dead_man(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("expected \"on\" or \"off\", found {text:?}")),
+    }
+}

@@ -2,6 +2,8 @@
 //! design §6.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc;
@@ -22,9 +24,11 @@ use crate::setup::Setup;
 use crate::state::AppliedAddress;
 use crate::sync::Endpoints;
 
+mod dead_man;
 mod prepare;
 mod role;
 
+use dead_man::DeadMan;
 use prepare::Entering;
 
 /// The floating IPs are announced again after this, in case the first bursts were lost.
@@ -45,6 +49,8 @@ pub struct Shared {
     pub endpoints: Endpoints,
     /// The clock that stamps handshakes.
     pub stamps: Stamps,
+    /// When the protocol's loop last turned; see [`daemon::Handle`](crate::daemon::Handle).
+    pub turned: Arc<AtomicU64>,
 }
 
 /// The machine that this process runs on.
@@ -59,6 +65,7 @@ pub struct Machine {
     notices: mpsc::Sender<Notice>,
     attendance: Attendance,
     floating_ips: Vec<FloatingIp>,
+    dead_man: DeadMan,
     tunnels: Vec<Tunnel>,
     /// Made ready for the next change of role; see `prepare`.
     entering: Option<Entering>,
@@ -101,6 +108,7 @@ impl Machine {
             notices,
             attendance: Attendance::default(),
             floating_ips,
+            dead_man: DeadMan::new(&setup.config, shared.turned),
             tunnels,
             entering: None,
             leaving: None,
@@ -124,8 +132,9 @@ impl Machine {
     /// was missing.
     async fn put_addresses(&mut self) -> Result<bool, NetError> {
         let mut changed = false;
+        let valid = self.dead_man.lifetime();
         for ip in &self.floating_ips {
-            changed |= address::claim(&self.netlink, ip).await?;
+            changed |= address::claim_for(&self.netlink, ip, valid).await?;
         }
         for tunnel in &self.tunnels {
             changed |= tunnel.source_rules(&self.netlink, true).await?;
@@ -136,6 +145,7 @@ impl Machine {
     /// The same by the list, if there is one and the kernel takes it: then the interfaces are
     /// returned, and all is to be compared later.
     async fn put_up(&mut self) -> Result<Option<Vec<Link>>, String> {
+        self.dead_man.begin();
         if let Some(Entering { changes, links }) = self.entering.take() {
             match self.netlink.flight(changes).await {
                 Ok(_) => return Ok(Some(links)),

@@ -13,16 +13,38 @@ use crate::config::FloatingIp;
 /// # Errors
 /// [`NetError::NoInterface`]; the kernel refused or did not answer.
 pub async fn claim(netlink: &Netlink, ip: &FloatingIp) -> Result<bool, NetError> {
+    claim_for(netlink, ip, Lifetime::Forever).await
+}
+
+/// As [`claim`], for a time: the kernel removes it by itself unless it is [renewed](renew). One that is there
+/// with a lifetime of another kind is set again.
+///
+/// # Errors
+/// As [`claim`].
+pub async fn claim_for(
+    netlink: &Netlink,
+    ip: &FloatingIp,
+    valid: Lifetime,
+) -> Result<bool, NetError> {
     let found = find(netlink, ip).await?;
-    if found.iter().any(|address| serves(address, ip)) {
+    let lasts = |a: &Address| (a.valid == Lifetime::Forever) == (valid == Lifetime::Forever);
+    if found.iter().any(|address| serves(address, ip) && lasts(address)) {
         return Ok(false);
     }
     // A tentative or failed address does not become usable by being set again.
     for address in found.iter().filter(|a| a.address == ip.address && a.tentative) {
         netlink.remove_address(&ip.interface, address.address).await?;
     }
-    netlink.put_address(&ip.interface, ip.address, Lifetime::Forever, true).await?;
+    netlink.put_address(&ip.interface, ip.address, valid, true).await?;
     Ok(true)
+}
+
+/// Lets the lifetime of a floating IP begin anew. It must be there: else it would be put there.
+///
+/// # Errors
+/// As [`claim`].
+pub async fn renew(netlink: &Netlink, ip: &FloatingIp, valid: Lifetime) -> Result<(), NetError> {
+    netlink.put_address(&ip.interface, ip.address, valid, true).await
 }
 
 /// Removes a floating IP from its interface, with whatever prefix length. `true`: it was there.

@@ -93,7 +93,7 @@ impl App {
             path: parts.path,
             node: parts.node,
             journal: Journal::open(&parts.state, &parts.setup)?,
-            watchdog: Watchdog::new(Arc::clone(&parts.handle.turns), parts.line.guard_id()),
+            watchdog: Watchdog::new(Arc::clone(&parts.handle.turned), parts.line.guard_id()),
             guard_died: parts.line.guard_died()?,
             line: parts.line,
             ready: parts.setup.config.node().witness,

@@ -122,8 +122,9 @@ async fn start(
     let endpoints = sync::Endpoints::default();
     let (sync, files) = start_sync(&setup, &endpoints, &state, &handle)?;
     let evidence = start_evidence(&setup, &endpoints, &handle, &state)?;
-    let gateway =
-        start_gateway(&setup, &ledger, Shared { view: view.clone(), endpoints, stamps }, &handle)?;
+    let shared =
+        Shared { view: view.clone(), endpoints, stamps, turned: Arc::clone(&handle.turned) };
+    let gateway = start_gateway(&setup, &ledger, shared, &handle)?;
     let (calls_tx, calls) = mpsc::channel(QUEUE);
     tokio::spawn(server::serve(listener, calls_tx));
     let me = setup.config.node();

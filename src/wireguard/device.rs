@@ -107,7 +107,9 @@ impl Netdev {
     /// MTU is right already.
     pub(super) async fn raise(&self, found: &Found, conf: &WgConf) -> Result<(), WgError> {
         let interface = found.index;
-        let address = |a: &IpNet| Change::PutAddress { interface, address: *a, deprecated: false };
+        let valid = Lifetime::Forever;
+        let address =
+            |a: &IpNet| Change::PutAddress { interface, address: *a, valid, deprecated: false };
         let mut changes: Vec<Change> = conf.addresses.iter().map(address).collect();
         changes.push(Change::SetLink { interface, up: true });
         changes.extend(routes(interface, conf).into_iter().map(Change::AddRoute));

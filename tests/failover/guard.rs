@@ -3,14 +3,15 @@
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::time::Duration;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
-use netns_lab::{Node, Spec, etc};
+use netns_lab::{Lab, Node, Spec, etc};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::audit::{self, network_of, run};
-use crate::pair::{BOUND, Pair, eventually};
+use crate::pair::{BOUND, Pair, eventually, network, options};
 
 fn worker(pair: &mut Pair, node: &Node) -> Pid {
     pair.cluster.process(node.name()).worker().expect("a worker")
@@ -81,15 +82,93 @@ fn guard_killed() {
     pair.end();
 }
 
+/// Whether a gateway has any of the floating IPs.
+fn holds(pair: &Pair, node: &Node) -> Vec<String> {
+    let shown = run(node, "ip -o addr");
+    let all = pair.lab.floating_ips().into_iter();
+    all.map(|(address, _)| address).filter(|a| shown.contains(&format!(" {a} "))).collect()
+}
+
 #[test]
 fn both_killed() {
     let mut pair = Pair::start();
     let (gw1, gw2) = (pair.gateway(1), pair.gateway(2));
+    assert_eq!(holds(&pair, &gw1).len(), 4);
     // The whole process group.
+    let killed = Instant::now();
     pair.kill(&gw1);
+    assert_eq!(holds(&pair, &gw1).len(), 4, "nobody took them off");
     pair.says(&gw2, "master", "master gw1 is silent");
+    eventually("the kernel removes the floating IPs", || holds(&pair, &gw1));
+    println!("the dead man's addresses were gone {:.1} s after", killed.elapsed().as_secs_f64());
     pair.start_on(&gw1);
     pair.settled_on(&gw2, "gw1 runs again");
+    pair.end();
+}
+
+/// Nobody dies, and nobody renews: stopped for longer than the floating IPs live.
+#[test]
+fn both_stopped() {
+    let mut pair = Pair::start();
+    let (gw1, gw2) = (pair.gateway(1), pair.gateway(2));
+    pair.signal(&gw1, Signal::SIGSTOP);
+    pair.is_master(&gw2, "gw1 is stopped");
+    eventually("the kernel removes the floating IPs", || holds(&pair, &gw1));
+    pair.signal(&gw1, Signal::SIGCONT);
+    pair.settled_on(&gw2, "gw1 goes on");
+    pair.end();
+}
+
+/// Holds one thread of a process, by its name, for six seconds.
+const HOLD_THREAD: &str = "import ctypes, glob, os, sys, time
+for comm in glob.glob(f'/proc/{sys.argv[1]}/task/*/comm'):
+    if open(comm).read() == 'gateway\\n':
+        thread = int(comm.split('/')[4])
+PTRACE_ATTACH, WALL = 16, 0x40000000
+if ctypes.CDLL(None).ptrace(PTRACE_ATTACH, thread, 0, 0): sys.exit('ptrace')
+os.waitpid(thread, WALL)
+time.sleep(6)
+";
+
+/// The reconciler hangs, and nothing else: what it does not renew is lost, and that is a fault.
+#[test]
+fn lost_while_master() {
+    let mut pair = Pair::start();
+    let (gw1, gw2) = (pair.gateway(1), pair.gateway(2));
+    let worker = worker(&mut pair, &gw1).to_string();
+    let status = Command::new("python3").args(["-c", HOLD_THREAD, &worker]).status();
+    assert!(status.expect("install python3").success(), "the thread could not be held");
+    pair.is_master(&gw2, "gw1 lost its floating IPs");
+    let events = pair.wgha(&gw1, &["events", "--json"]);
+    let lost = events.lines().find(|line| line.contains("was not renewed in time")).expect("why");
+    assert!(lost.contains("\"to\":\"fault\""), "{lost}");
+    pair.settled_on(&gw2, "gw1 goes on");
+    pair.end();
+}
+
+/// Without the dead man's switch they stand until somebody takes them off.
+#[test]
+fn dead_man_off() {
+    let mut pair = Pair::unsettled(network(Lab::builder().cluster(options())));
+    for number in [1, 2] {
+        let node = pair.gateway(number);
+        let path = etc(&node).join("wgha.toml");
+        let text = fs::read_to_string(&path).expect("a config");
+        let text = text.replace("[cluster]\n", "[cluster]\ndead_man = \"off\"\n");
+        fs::write(&path, text).expect("a config");
+        pair.wgha(&node, &["reload"]);
+    }
+    pair.settled("dead_man is off");
+    pair.lead(&pair.gateway(1));
+    let (gw1, gw2) = (pair.gateway(1), pair.gateway(2));
+    let shown = run(&gw1, "ip -o addr show to 203.0.113.100");
+    assert!(shown.contains("valid_lft forever"), "{shown}");
+    pair.kill(&gw1);
+    pair.is_master(&gw2, "gw1 was killed");
+    std::thread::sleep(Duration::from_secs(6));
+    assert_eq!(holds(&pair, &gw1).len(), 4);
+    pair.wgha(&gw1, &["release"]);
+    pair.settled_on(&gw2, "gw1 was killed and released");
     pair.end();
 }
 

@@ -223,3 +223,31 @@ fn a_lifetime_ends_unless_it_is_renewed() {
         });
     });
 }
+
+#[test]
+fn a_floating_ip_for_a_time() {
+    as_root("address::a_floating_ip_for_a_time", || {
+        machine().run_async(|| async {
+            let nl = Netlink::open().unwrap();
+            let (short, long) = (Lifetime::Seconds(1), Lifetime::Seconds(100));
+            for vip in [floating("10.0.0.10/32"), floating("fd00::10/128"), floating("10.9.0.1/24")]
+            {
+                assert!(address::claim(&nl, &vip).await.unwrap());
+                // One for ever is no dead man's, and the other way round.
+                assert!(address::claim_for(&nl, &vip, short).await.unwrap());
+                assert!(!address::claim_for(&nl, &vip, long).await.unwrap(), "it lasts a time");
+                address::renew(&nl, &vip, long).await.unwrap();
+                tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+                assert!(address::held(&nl, &vip).await.unwrap(), "{}: renewed", vip.address);
+                let all = nl.addresses(Some("eth0")).await.unwrap();
+                let own = |a: &&wgha::net::Address| a.address == vip.address;
+                let valid = all.iter().find(own).unwrap().valid;
+                assert!(matches!(valid, Lifetime::Seconds(90..=100)), "{valid:?}");
+                assert!(address::claim(&nl, &vip).await.unwrap());
+                let all = nl.addresses(Some("eth0")).await.unwrap();
+                assert_eq!(all.iter().find(own).unwrap().valid, Lifetime::Forever);
+                assert!(address::release(&nl, &vip).await.unwrap());
+            }
+        });
+    });
+}

@@ -34,6 +34,7 @@ pub(super) fn cluster(sink: &mut Sink<'_>, root: &DeTable<'_>, instance: &str) -
     let handover_timeout = duration(sink, &section, "handover_timeout", HANDOVER, DEFAULT_HANDOVER);
     let state_dir = section.text(sink, "state_dir", "an absolute path", values::path);
     let evidence = evidence(sink, &section).unwrap_or_default();
+    let dead_man = section.text(sink, "dead_man", "\"on\" or \"off\"", values::dead_man);
     Some(Cluster {
         name: name?.value,
         key_file: key_file?.value,
@@ -43,6 +44,7 @@ pub(super) fn cluster(sink: &mut Sink<'_>, root: &DeTable<'_>, instance: &str) -
         handover_timeout,
         state_dir: state_dir.map_or_else(|| places::default_state(instance), |at| at.value),
         evidence,
+        dead_man: dead_man.is_none_or(|at| at.value),
     })
 }
 

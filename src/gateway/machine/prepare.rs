@@ -49,6 +49,7 @@ impl Machine {
             changes.push(Change::PutAddress {
                 interface: link.index,
                 address: ip.address,
+                valid: self.dead_man.lifetime(),
                 deprecated: true,
             });
         }

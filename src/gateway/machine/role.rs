@@ -37,7 +37,7 @@ impl Effects for Machine {
             if let Err(e) = tunnel.take_endpoints(&self.endpoints).await {
                 warn!("endpoints not set: {e}");
             }
-            tunnel.up().await?;
+            self.dead_man.beside(&self.netlink, &self.floating_ips, tunnel.up()).await?;
             self.attend(index, term, entered);
         }
         self.acting = Some(term);
@@ -58,13 +58,16 @@ impl Effects for Machine {
         if let Some(why) = self.missing_interface().await {
             return Err(why);
         }
+        self.dead_man.check(&self.netlink, &self.floating_ips).await?;
         if self.put_addresses().await.map_err(|e| e.to_string())? {
             self.restored("put back: floating IPs or source rules");
             self.announce().await;
         }
+        self.dead_man.renew_if_due(&self.netlink, &self.floating_ips).await;
         for index in 0..self.tunnels.len() {
             let Some(tunnel) = self.tunnels.get_mut(index) else { continue };
-            let kept = tunnel.keep_up(&self.endpoints).await?;
+            let kept = tunnel.keep_up(&self.endpoints);
+            let kept = self.dead_man.beside(&self.netlink, &self.floating_ips, kept).await?;
             let name = tunnel.interface().to_owned();
             match kept {
                 Kept::Stood => {}
@@ -181,6 +184,7 @@ impl Effects for Machine {
             }
         }
         self.floating_ips = floating_ips;
+        self.dead_man.reconfigure(&setup.config);
         self.missing = setup.missing();
         self.set_lines();
     }

@@ -5,7 +5,7 @@ use futures_util::stream::iter;
 use ipnet::IpNet;
 use nix::errno::Errno;
 
-use super::super::types::{Address, Route, Rule};
+use super::super::types::{Address, Lifetime, Route, Rule};
 use super::{NetError, Netlink, is};
 
 /// Requests under way at once.
@@ -14,12 +14,14 @@ const IN_FLIGHT: usize = 64;
 /// One change. Interfaces are given by index: whoever makes a list has looked before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Sets an address, as [`Netlink::put_address`] does, for ever.
+    /// Sets an address, as [`Netlink::put_address`] does.
     PutAddress {
         /// Index of the interface.
         interface: u32,
         /// The address and its prefix length.
         address: IpNet,
+        /// How long it stays.
+        valid: Lifetime,
         /// Preferred lifetime 0 (IPv6).
         deprecated: bool,
     },
@@ -67,8 +69,8 @@ impl Netlink {
     /// Makes one change. Returns the route whose place is taken.
     async fn make(&self, change: &Change) -> Result<Option<Route>, NetError> {
         match change {
-            Change::PutAddress { interface, address, deprecated } => {
-                self.put_address_at(*interface, *address, *deprecated).await?;
+            Change::PutAddress { interface, address, valid, deprecated } => {
+                self.put_address_at(*interface, *address, *valid, *deprecated).await?;
             }
             Change::RemoveAddress(address) => _ = self.remove_found(address).await?,
             Change::AddRule(rule) => _ = self.add_rule(rule).await?,
