@@ -18,6 +18,7 @@ mod meddling;
 mod nat;
 mod operator;
 mod pair;
+mod preempt;
 mod reload;
 mod scripts;
 mod signals;
