@@ -15,6 +15,7 @@ mod isolation;
 mod larger;
 mod links;
 mod meddling;
+mod mismatch;
 mod nat;
 mod operator;
 mod pair;
