@@ -9,6 +9,7 @@
 
 mod address;
 mod announce;
+mod gate;
 mod namespace;
 mod netlink;
 mod source;
