@@ -128,6 +128,7 @@ fn a_whole_file() {
             misses: 3,
             preempt: None,
             handover_timeout: Duration::from_millis(500),
+            gate: true,
             state_dir: "/var/lib/wgha/wgha".into(),
         }
     );
@@ -161,13 +162,14 @@ fn every_key_can_be_given() {
     let text = pair(
         "misses = 3",
         "misses = 3\npreempt = true\npreempt_delay = \"5s\"\nquorum = \"none\"\n\
-         handover_timeout = \"2s\"\nstate_dir = \"/srv/wgha\"",
+         handover_timeout = \"2s\"\ngate = \"off\"\nstate_dir = \"/srv/wgha\"",
     )
     .replace("wg0.conf\"", "wg0.conf\"\nbackend = \"embedded\"\nsource = []\nguard = false")
     .replace("\"edge\"]", "\"edge\"]\ntimeout = \"3s\"\n[control]\nsocket = \"/run/x.sock\"");
     let config = parse(&text).unwrap();
     assert_eq!(config.cluster.preempt, Some(Duration::from_secs(5)));
     assert_eq!(config.cluster.handover_timeout, Duration::from_secs(2));
+    assert!(!config.cluster.gate);
     assert_eq!(config.cluster.state_dir, Path::new("/srv/wgha"));
     assert_eq!(config.wireguard[0].backend, BackendChoice::Embedded);
     assert!(config.wireguard[0].source.is_empty());
@@ -262,6 +264,11 @@ fn one_mistake_each() {
             "misses = 3",
             "quorum = \"most\"",
             r#"6: [cluster] quorum: expected "auto" or "none", found "most""#,
+        ),
+        (
+            "misses = 3",
+            "gate = \"on\"",
+            r#"6: [cluster] gate: expected "auto" or "off", found "on""#,
         ),
         (
             "misses = 3",

@@ -17,6 +17,7 @@ use super::tunnel::Tunnel;
 use super::view::{SharedView, TunnelView};
 use super::{Effects, Notice, Phases, Wanted};
 use crate::config::FloatingIp;
+use crate::net::gate::Gate;
 use crate::net::watch::Watch;
 use crate::net::{NetError, Netlink, address, announce};
 use crate::setup::Setup;
@@ -36,6 +37,7 @@ const COUNT_PEERS: Duration = Duration::from_secs(5);
 pub struct Machine {
     netlink: Netlink,
     watch: Watch,
+    gate: Gate,
     ledger: Ledger,
     scripts: Scripts,
     view: SharedView,
@@ -64,15 +66,19 @@ impl Machine {
         view: SharedView,
         endpoints: Endpoints,
         notices: mpsc::Sender<Notice>,
+        gate: Gate,
     ) -> Result<Machine, NetError> {
         let floating_ips = setup.config.floating_ips.clone();
         let tunnels = setup
             .tunnels()
-            .map(|(entry, conf)| Tunnel::new(entry.clone(), conf.clone(), &floating_ips))
+            .map(|(entry, conf)| {
+                Tunnel::new(entry.clone(), conf.clone(), &floating_ips, gate.permit())
+            })
             .collect();
         let machine = Machine {
             netlink: Netlink::open()?,
             watch: Watch::open()?,
+            gate,
             scripts: Scripts::spawn(ledger.clone()),
             ledger,
             view,
@@ -113,6 +119,8 @@ impl Machine {
     /// would move its clients to this machine's own address. Every step is tried even if one
     /// before it failed. Returns what stood.
     async fn take_off(&mut self) -> Result<Vec<String>, String> {
+        // Shut by the protocol's loop the moment that the role went; what is late is shut by what follows.
+        self.gate.closed().await;
         self.attendance.end();
         let mut stood = Vec::new();
         let mut first_error = None;
@@ -145,6 +153,10 @@ impl Machine {
     }
 
     async fn announce(&mut self) {
+        // Frames of our own pass the kernel's gate by.
+        if !self.gate.allows() {
+            return;
+        }
         // A lost announcement is repeated; it is no reason not to serve.
         if let Err(e) = announce::burst(&self.netlink, &self.floating_ips).await {
             warn!("announcing the floating IPs: {e}");
@@ -243,6 +255,10 @@ impl Effects for Machine {
         // master's MAC.
         self.announce().await;
         phases.announce = Some(start.elapsed());
+        // Open since the role came, as a rule. Before link up: a first handshake that is dropped costs 5 s.
+        if !self.gate.opened().await {
+            warn!("the gate is not open yet");
+        }
         if !wanted.still() {
             return Err(format!("term {term} is over"));
         }
@@ -342,7 +358,9 @@ impl Effects for Machine {
                     self.tunnels.push(tunnel);
                 }
                 None => {
-                    let mut tunnel = Tunnel::new(entry.clone(), conf.clone(), &floating_ips);
+                    let permit = self.gate.permit();
+                    let mut tunnel =
+                        Tunnel::new(entry.clone(), conf.clone(), &floating_ips, permit);
                     if let Err(e) = tunnel.stage(&self.ledger).await {
                         error!("{e}");
                     }
@@ -356,10 +374,16 @@ impl Effects for Machine {
             }
         }
         self.floating_ips = floating_ips;
+        self.gate.reconfigure(super::gate::plan(&setup));
         self.set_lines();
     }
 
     async fn finish(&mut self, bound: Duration) {
+        // What could not be taken off stays behind a gate that is shut, until `wgha release`.
+        let clear = self.take_off().await.is_ok();
+        if clear && let Err(e) = self.gate.remove().await {
+            error!("the gate's nftables rules are still there: {e}");
+        }
         if !self.scripts.wait_down(bound).await {
             warn!("PostDown did not end in time");
         }

@@ -15,6 +15,7 @@ use wgha_proto::{Ability, Report, Role, RoleLevel, Term};
 use crate::setup::Setup;
 
 pub mod attend;
+pub mod gate;
 pub mod kick;
 pub mod ledger;
 pub mod machine;

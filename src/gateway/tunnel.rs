@@ -12,6 +12,7 @@ use super::ledger::Ledger;
 use super::scripts::{self, Lines};
 use super::view::TunnelView;
 use crate::config::{BackendChoice, FloatingIp, Wireguard};
+use crate::net::gate::Permit;
 use crate::net::source::{self, SourcePlan};
 use crate::net::{NetError, Netlink};
 use crate::sync::Endpoints;
@@ -28,6 +29,8 @@ pub struct Tunnel {
     conf: WgConf,
     plan: SourcePlan,
     backend: Option<Box<dyn Backend>>,
+    /// What the embedded backend asks before it sends.
+    permit: Option<Permit>,
     /// The file changed since the device was staged.
     stale: bool,
     /// Up to which of [`Table::moves`](crate::sync::endpoints::Table::moves) the staged device
@@ -38,9 +41,15 @@ pub struct Tunnel {
 impl Tunnel {
     /// A tunnel that has not been looked at yet.
     #[must_use]
-    pub fn new(entry: Wireguard, conf: WgConf, floating_ips: &[FloatingIp]) -> Tunnel {
+    pub fn new(
+        entry: Wireguard,
+        conf: WgConf,
+        floating_ips: &[FloatingIp],
+        permit: Option<&Permit>,
+    ) -> Tunnel {
         let plan = source_plan(&entry, &conf, floating_ips);
-        Tunnel { entry, conf, plan, backend: None, stale: true, endpoints: 0 }
+        let permit = permit.cloned();
+        Tunnel { entry, conf, plan, backend: None, permit, stale: true, endpoints: 0 }
     }
 
     /// The interface's name.
@@ -309,7 +318,11 @@ impl Tunnel {
         }
         let choice = recorded_choice(&self.entry, ledger);
         let name = &self.entry.interface;
-        let backend = wireguard::open(choice, name).await.map_err(|e| format!("{name}: {e}"))?;
+        let mut backend =
+            wireguard::open(choice, name).await.map_err(|e| format!("{name}: {e}"))?;
+        if let Some(permit) = &self.permit {
+            backend.set_permit(permit.clone());
+        }
         self.backend = Some(backend);
         Ok(())
     }

@@ -19,6 +19,7 @@ use crate::control::{Call, Reply, Request};
 use crate::daemon::{self, Input, NewConfig, Picture};
 use crate::gateway::view::SharedView;
 use crate::gateway::{Notice, Order};
+use crate::net::gate;
 use crate::setup::Setup;
 use crate::state::StateDir;
 use crate::sync;
@@ -38,6 +39,7 @@ pub(super) struct Parts {
     pub(super) wireguard: WireguardKind,
     pub(super) handle: daemon::Handle,
     pub(super) gateway: GatewayParts,
+    pub(super) gate: Option<gate::Monitor>,
     pub(super) view: SharedView,
     pub(super) sync: Option<sync::Handle>,
     pub(super) calls: mpsc::Receiver<Call>,
@@ -53,6 +55,8 @@ pub(super) struct App {
     level: watch::Receiver<RoleLevel>,
     events: mpsc::Receiver<Event>,
     gateway: GatewayParts,
+    /// None on a witness.
+    gate: Option<gate::Monitor>,
     view: SharedView,
     /// None on a witness.
     sync: Option<sync::Handle>,
@@ -84,6 +88,7 @@ impl App {
             level: parts.handle.level,
             events: parts.handle.events,
             gateway: parts.gateway,
+            gate: parts.gate,
             view: parts.view,
             sync: parts.sync,
             calls: parts.calls,
@@ -98,6 +103,9 @@ impl App {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
         let mut feed = tokio::time::interval(self.watchdog.every);
+        if let Some(gate) = &self.gate {
+            tokio::spawn(gate.clone().log());
+        }
         let mut hooks_done = self.journal.hooks.done();
         if self.ready {
             self.watchdog.ready(&self.headline());
@@ -237,6 +245,7 @@ impl App {
         let mut status =
             picture::status(&self.setup.config, self.wireguard, picture, &view, &hooks, uptime);
         picture::add_sync(&mut status, sync.as_ref());
+        picture::add_gate(&mut status, self.gate.as_ref(), picture.now);
         status
     }
 
@@ -339,6 +348,7 @@ fn needs_restart(old: &Setup, new: &Setup) -> anyhow::Result<()> {
         ("cluster name", a.cluster.name == b.cluster.name),
         ("name of this node", a.node().name == b.node().name),
         ("witness", a.node().witness == b.node().witness),
+        ("gate", a.cluster.gate == b.cluster.gate),
         ("state_dir", a.cluster.state_dir == b.cluster.state_dir),
         ("control socket", a.control_socket == b.control_socket),
     ];

@@ -1,8 +1,8 @@
 //! `wgha run`: puts the daemon together.
 //!
-//! Four threads: the protocol's, which never blocks (`daemon.rs`); the reconciler's, which changes
-//! the machine (`gateway/`); that of the sync channel (`sync/`); and this one: operators, hooks,
-//! events, files. They share bounded channels and watched levels.
+//! Five threads: the protocol's, which never blocks (`daemon.rs`); the gate's (`net/gate/`); the
+//! reconciler's, which changes the machine (`gateway/`); that of the sync channel (`sync/`); and this
+//! one: operators, hooks, events, files. They share bounded channels and watched levels.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -28,6 +28,7 @@ use crate::gateway::{Gateway, Notice, Order};
 use crate::link::Link;
 use crate::log;
 use crate::net::Netlink;
+use crate::net::gate::{self, Gate, Permit};
 use crate::priority;
 use crate::setup::Setup;
 use crate::state::StateDir;
@@ -105,12 +106,15 @@ async fn start(
     }
     let wireguard = choose_backends(&setup, &ledger).await?;
     let boot = boot(&state)?;
-    let handle = start_protocol(&setup, wireguard, boot)?;
+    let permit = Permit::new().context("cannot make an event")?;
+    let gate = start_gate(&setup, &ledger, &permit)?;
+    let monitor = gate.as_ref().map(Gate::monitor);
+    let handle = start_protocol(&setup, wireguard, boot, permit)?;
     let view = SharedView::default();
     let setup = Arc::new(setup);
     let endpoints = sync::Endpoints::default();
     let sync = start_sync(&setup, &endpoints, &state)?;
-    let gateway = start_gateway(&setup, &ledger, &view, &endpoints, &handle)?;
+    let gateway = start_gateway(&setup, &ledger, &view, &endpoints, &handle, gate)?;
     let (calls_tx, calls) = mpsc::channel(QUEUE);
     tokio::spawn(server::serve(listener, calls_tx));
     let me = setup.config.node();
@@ -130,6 +134,7 @@ async fn start(
         wireguard,
         handle,
         gateway,
+        gate: monitor,
         view,
         sync,
         calls,
@@ -184,11 +189,31 @@ async fn choose_backends(setup: &Setup, ledger: &Ledger) -> anyhow::Result<Wireg
     Ok(first.unwrap_or(WireguardKind::None))
 }
 
+/// Builds the gate, shut, before anything could act. A witness has none.
+fn start_gate(setup: &Setup, ledger: &Ledger, permit: &Permit) -> anyhow::Result<Option<Gate>> {
+    let config = &setup.config;
+    if config.node().witness {
+        return Ok(None);
+    }
+    if !config.cluster.gate {
+        return Ok(Some(Gate::off(permit.clone())));
+    }
+    let name = gate::table_name(&config.cluster.name);
+    ledger.update(|applied| {
+        if !applied.gates.contains(&name) {
+            applied.gates.push(name.clone());
+        }
+    })?;
+    let gate = Gate::start(&name, crate::gateway::gate::plan(setup), permit.clone());
+    gate.map(Some).context("cannot start the gate's thread")
+}
+
 /// Starts the protocol's thread with a runtime of its own.
 fn start_protocol(
     setup: &Setup,
     wireguard: WireguardKind,
     boot: Boot,
+    permit: Permit,
 ) -> anyhow::Result<daemon::Handle> {
     let node_config = setup.node_config(wireguard);
     let (config, keys) = (setup.config.clone(), setup.keys.clone());
@@ -210,7 +235,7 @@ fn start_protocol(
                 warn!("{address} cannot be bound, which is tried again each second: {why}");
             }
             let node = Node::new(node_config, keys, boot, clock::now());
-            let (daemon, handle) = Daemon::new(node, link);
+            let (daemon, handle) = Daemon::new(node, link, permit);
             if handle_tx.send(Ok(handle)).is_ok() {
                 daemon.run().await;
             }
@@ -275,12 +300,13 @@ fn start_gateway(
     view: &SharedView,
     endpoints: &sync::Endpoints,
     handle: &daemon::Handle,
+    gate: Option<Gate>,
 ) -> anyhow::Result<GatewayParts> {
     let (orders, orders_rx) = mpsc::channel(QUEUE);
     let (notices_tx, notices) = mpsc::channel(QUEUE);
-    if setup.config.node().witness {
+    let Some(gate) = gate else {
         return Ok(GatewayParts { orders, notices, thread: None });
-    }
+    };
     let (setup, ledger, view) = (Arc::clone(setup), ledger.clone(), view.clone());
     let endpoints = endpoints.clone();
     let level = handle.level.clone();
@@ -291,7 +317,8 @@ fn start_gateway(
             .build()
             .context("cannot start the runtime")?;
         runtime.block_on(async {
-            let machine = Machine::open(&setup, ledger, view, endpoints, notices_tx.clone())?;
+            let notices = notices_tx.clone();
+            let machine = Machine::open(&setup, ledger, view, endpoints, notices, gate)?;
             // Whoever waits for this has given up at worst.
             let _ = ready_tx.send(());
             Gateway::new(machine, level, orders_rx, notices_tx).run().await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use wgha_proto::{PeerSnapshot, Role, WireguardKind};
+use wgha_proto::{PeerSnapshot, Role, Time, WireguardKind};
 
 use crate::clock;
 use crate::config::{self, Config};
@@ -11,7 +11,8 @@ use crate::events::rfc3339;
 use crate::gateway::view::View;
 use crate::hooks::HookResult;
 use crate::link;
-use crate::status::{FloatingIp, Hook, Lease, Node, Path, Status, Wireguard};
+use crate::net::gate;
+use crate::status::{FloatingIp, Gate, Hook, Lease, Node, Path, Status, Wireguard};
 use crate::sync;
 
 /// The status now.
@@ -52,6 +53,8 @@ pub(super) fn status(
         held_back: node.held_back.map(str::to_owned),
         refusals: node.refusals.iter().map(|(word, n)| ((*word).to_owned(), *n)).collect(),
         link: counters(picture, view),
+        gate: None,
+        no_gate: None,
     }
 }
 
@@ -64,6 +67,25 @@ pub(super) fn add_sync(status: &mut Status, sync: Option<&sync::Picture>) {
     }
     let refusals = sync.refusals.iter().map(|(word, count)| ((*word).to_owned(), *count));
     status.refusals.extend(refusals);
+}
+
+/// Adds what the gate's thread knows; a witness has none.
+pub(super) fn add_gate(status: &mut Status, gate: Option<&gate::Monitor>, now: Time) {
+    let Some(gate) = gate else { return };
+    let (turns, health) = (gate.turns(), gate.health());
+    if health.process_only.is_none() {
+        status.fencing = "gate".to_owned();
+        status.gate = Some(Gate {
+            open: turns.open_until > now,
+            shuts_ms: (turns.open_until > now).then(|| millis(turns.open_until.since(now))),
+            renewed: turns.renewed,
+            lapsed: turns.lapsed,
+            restored: health.restored,
+            slowest_us: u64::try_from(turns.slowest.as_micros()).unwrap_or(u64::MAX),
+        });
+    }
+    status.no_gate = health.process_only;
+    *status.link.entry("restored".to_owned()).or_default() += health.restored;
 }
 
 /// Leases, which would make the master the only one, need three voters, and are not in this version.

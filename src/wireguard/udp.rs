@@ -13,6 +13,8 @@ use gotatun::udp::{UdpRecv, UdpSend, UdpTransportFactory, UdpTransportFactoryPar
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::Source;
+use crate::clock;
+use crate::net::gate::Permit;
 
 /// Room for what arrives while the process does not run, in bytes: some 50 ms at 1 Gbit/s.
 const RECEIVE_BUFFER: usize = 8 << 20;
@@ -25,6 +27,7 @@ const CLOSE_CHECKS: u32 = 10_000;
 #[derive(Clone, Default)]
 pub(super) struct SourceUdp {
     source: Arc<Mutex<Source>>,
+    permit: Arc<Mutex<Option<Permit>>>,
     /// Of the sockets that are open.
     open: Arc<Mutex<Weak<()>>>,
 }
@@ -34,6 +37,11 @@ impl SourceUdp {
     pub(super) fn set(&self, source: Source) -> bool {
         let mut current = self.source.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut *current, source) != source
+    }
+
+    /// Takes effect when the sockets are opened next.
+    pub(super) fn set_permit(&self, permit: Permit) {
+        *self.permit.lock().unwrap_or_else(PoisonError::into_inner) = Some(permit);
     }
 
     fn get(&self) -> Source {
@@ -76,6 +84,7 @@ impl UdpTransportFactory for SourceUdp {
         *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&alive);
         let pair = Pair {
             _alive: alive,
+            permit: self.permit.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             v4: v4.map(bind).transpose()?,
             v6: match v6 {
                 Some(v6) => Some(bind(v6)?),
@@ -114,11 +123,18 @@ fn unless_disabled(socket: io::Result<UdpSocket>) -> io::Result<Option<UdpSocket
 pub(super) struct Pair {
     v4: Option<UdpSocket>,
     v6: Option<UdpSocket>,
+    permit: Option<Permit>,
     /// Says that a socket may be open; dropped after them, as fields are in this order.
     _alive: Arc<()>,
 }
 
 impl Pair {
+    /// Asked before each send: a process that slept wakes up with packets in its hands, and another
+    /// gateway may serve by now. What may not go is lost, as on any network.
+    fn permitted(&self) -> bool {
+        self.permit.as_ref().is_none_or(|permit| permit.allows(clock::now()))
+    }
+
     fn toward(&self, destination: SocketAddr) -> io::Result<&UdpSocket> {
         let socket = if destination.is_ipv4() { &self.v4 } else { &self.v6 };
         socket.as_ref().ok_or_else(|| io::ErrorKind::NetworkUnreachable.into())
@@ -145,6 +161,9 @@ impl UdpSend for Pair {
     type SendManyBuf = <UdpSocket as UdpSend>::SendManyBuf;
 
     async fn send_to(&self, packet: Packet, destination: SocketAddr) -> io::Result<()> {
+        if !self.permitted() {
+            return Ok(());
+        }
         self.toward(destination)?.send_to(packet, destination).await
     }
 
@@ -159,6 +178,9 @@ impl UdpSend for Pair {
         buffer: &mut Self::SendManyBuf,
         packets: &mut Vec<(Packet, SocketAddr)>,
     ) -> io::Result<()> {
+        if !self.permitted() {
+            packets.clear();
+        }
         let Some((_, destination)) = packets.first() else { return Ok(()) };
         self.toward(*destination)?.send_many_to(buffer, packets).await
     }

@@ -48,13 +48,12 @@ impl Job {
         (until, now, (left > 0).then_some(left))
     }
 
-    fn note(&mut self, until: Time, begun: Time, open: bool) {
+    /// Notes a change that stands: wanted at `begun`, made at `now`.
+    fn note(&mut self, until: Time, begun: Time, now: Time, open: bool) {
         let turns = &mut self.turns;
-        let now = clock::now();
-        turns.lapsed +=
-            u64::from(open && turns.open_until > Time::ZERO && turns.open_until < begun);
+        turns.lapsed += u64::from(open && turns.open_until > Time::ZERO && turns.open_until < now);
         turns.renewed += 1;
-        turns.slowest = turns.slowest.max(now.since(begun));
+        turns.slowest = turns.slowest.max(clock::now().since(begun));
         turns.open_until = if open { until } else { Time::ZERO };
     }
 }
@@ -164,7 +163,7 @@ impl Kernel {
                         continue;
                     }
                     self.applied = until;
-                    job.note(until, begun, left.is_some());
+                    job.note(until, begun, now, left.is_some());
                     return Ok(());
                 }
                 Err(e) if is(&e, Errno::ERESTART) => {
@@ -190,7 +189,7 @@ impl Kernel {
             let (until, now, left) = job.wanted();
             self.connection.commit(&ruleset::build(&job.name, &job.plan, left))?;
             self.applied = if clock::now().since(now) > STRETCH { Time::ZERO } else { until };
-            job.note(until, begun, left.is_some());
+            job.note(until, begun, now, left.is_some());
             self.built = Snapshot::take(&mut self.connection, &job.name, &job.plan.families())?;
             (self.built_at, self.generation) = (clock::now(), following(before));
             self.unseen = false;

@@ -53,11 +53,15 @@ enum Input {
 }
 
 impl Worker {
-    pub(super) fn new(interface: &str, failed: watch::Sender<Option<String>>) -> Self {
+    pub(super) fn new(
+        interface: &str,
+        failed: watch::Sender<Option<String>>,
+        udp: SourceUdp,
+    ) -> Self {
         Self {
             interface: interface.to_owned(),
             failed,
-            udp: SourceUdp::default(),
+            udp,
             client: Client::default(),
             uapi: None,
             tunnel: None,
