@@ -7,6 +7,7 @@
 
 mod audit;
 mod clients;
+mod gate;
 mod ipv6;
 mod larger;
 mod links;
