@@ -63,7 +63,8 @@ impl Ear {
         let all: serde_json::Value = serde_json::from_str(&shown).expect("JSON of nft");
         let rules = all["nftables"].as_array().expect("a list");
         let exprs = rules.iter().filter(|o| o["rule"]["family"] == "arp");
-        let counters = exprs.flat_map(|o| o["rule"]["expr"].as_array().cloned().unwrap_or_default());
+        let counters =
+            exprs.flat_map(|o| o["rule"]["expr"].as_array().cloned().unwrap_or_default());
         counters.filter_map(|e| e["counter"]["packets"].as_u64()).sum()
     }
 }
@@ -96,7 +97,10 @@ fn tables(node: &Node) -> usize {
 fn stopped_as_a_whole() {
     let mut pair = Pair::start();
     let (gw1, gw2) = (pair.gateway(1), pair.gateway(2));
-    assert_eq!((gate(&pair, &gw1), gate(&pair, &gw2)), (("gate".into(), true), ("gate".into(), false)));
+    assert_eq!(
+        (gate(&pair, &gw1), gate(&pair, &gw2)),
+        (("gate".into(), true), ("gate".into(), false))
+    );
     let ear = Ear::new(&pair, &gw1);
     ear.ask();
     answers_soon(&pair.clients[0], "gw1 serves");

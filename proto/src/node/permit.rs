@@ -24,9 +24,8 @@ impl Node {
     /// sending: who wins may act at once, and nobody waits for claims that never began.
     fn claimed_to_all(&self) -> Time {
         let gateways = self.peers.iter().filter(|peer| !peer.config.witness);
-        let sent = gateways.map(|peer| peer.claim_sent.unwrap_or(Time::ZERO)).min();
+        let sent = gateways.map(|peer| peer.claim_sent).min();
         // Alone, being awake is all that there is to prove.
         sent.unwrap_or(self.now).max(self.won_at)
     }
 }
-

@@ -45,7 +45,7 @@ impl Node {
                 if self.state == State::Serving
                     && let Some(peer) = self.peers.get_mut(index)
                 {
-                    peer.claim_sent = Some(self.now);
+                    peer.claim_sent = self.now;
                 }
                 return Some(Destination::Peer { peer: index, path });
             }

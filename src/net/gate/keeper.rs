@@ -74,21 +74,21 @@ impl Keeper {
     }
 
     fn wait(&self) {
-        let left = self.look_at.since(clock::now());
-        let timeout = PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX);
+        let behind = self.kernel.as_ref().is_some_and(|k| k.is_behind(&self.job.permit));
+        let left = if behind { 0 } else { self.look_at.since(clock::now()).as_millis() + 1 };
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let permit = readable(self.job.permit.changed());
         // A signal only makes it look once more.
         let _ = match &self.kernel {
-            None => poll(&mut [readable(self.job.permit.changed())], timeout),
-            Some(kernel) => poll(
-                &mut [readable(self.job.permit.changed()), readable(kernel.changed())],
-                timeout,
-            ),
+            None => poll(&mut [permit], timeout),
+            Some(kernel) => poll(&mut [permit, readable(kernel.changed())], timeout),
         };
     }
 
     /// Brings the kernel to where the permit is, and sees to it that nobody else changed it.
     fn turn(&mut self) {
         let due = clock::now() >= self.look_at;
+        let stood = self.kernel.is_some();
         let result = match &mut self.kernel {
             Some(kernel) => kernel.turn(&mut self.job, due),
             None if due => Kernel::build(&mut self.job).map(|kernel| {
@@ -103,7 +103,9 @@ impl Keeper {
             Ok(true) => self.look_at = now + SLOW,
             Ok(false) => {}
             Err(e) if e.kind() == io::ErrorKind::ResourceBusy => self.look_at = now + GAP,
-            Err(_) => (self.kernel, self.look_at) = (None, now + SLOW),
+            // Anew, at once: a master's gate would shut meanwhile.
+            Err(_) if stood => (self.kernel, self.look_at) = (None, now),
+            Err(_) => self.look_at = now + SLOW,
         }
         self.publish(result.err());
     }

@@ -103,6 +103,11 @@ impl Kernel {
         self.subscription.changed()
     }
 
+    /// What stands is not what the permit says.
+    pub(super) fn is_behind(&self, permit: &Permit) -> bool {
+        permit.until() != self.applied
+    }
+
     /// Applies a batch of the caller's.
     ///
     /// # Errors
@@ -114,9 +119,9 @@ impl Kernel {
     /// Follows the permit, then looks at the ruleset if it was changed or `due`. True if it looked.
     ///
     /// # Errors
-    /// `ResourceBusy`: something is to be put back, but not so soon again. Else: the gate cannot be kept.
+    /// `ResourceBusy`: it is to be looked at again in a moment. Else: the gate cannot be kept.
     pub(super) fn turn(&mut self, job: &mut Job, due: bool) -> io::Result<bool> {
-        if job.permit.until() != self.applied {
+        if self.is_behind(&job.permit) {
             self.renew(job)?;
         }
         // Changes of our own are told like any other; they are seen by the generation.
@@ -134,7 +139,11 @@ impl Kernel {
     /// Somebody changed the ruleset: ours may be gone, or opened.
     fn look(&mut self, job: &mut Job, generation: u32) -> io::Result<()> {
         let families = job.plan.families();
-        if Snapshot::take(&mut self.connection, &job.name, &families)? != self.built {
+        let found = Snapshot::take(&mut self.connection, &job.name, &families);
+        if matches!(&found, Err(e) if e.kind() == io::ErrorKind::Interrupted) {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
+        if found? != self.built {
             if clock::now().since(self.built_at) < GAP {
                 return Err(io::ErrorKind::ResourceBusy.into());
             }

@@ -79,3 +79,13 @@ fn one_that_slept_has_none() {
     a.handle_timeout(at(5000));
     assert_eq!(a.permitted_until(), None);
 }
+
+#[test]
+fn a_gateway_that_is_new_in_the_config_takes_nothing_away() {
+    let (mut a, _) = pair(1000);
+    let before = a.permitted_until().unwrap();
+    let mut new = config("gw1");
+    new.peers.push(PeerConfig { name: "gw3".into(), witness: false, paths: 1 });
+    a.reconfigure(at(1010), new, ring());
+    assert_eq!(a.permitted_until(), Some(before));
+}
