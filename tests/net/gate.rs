@@ -442,3 +442,38 @@ fn a_renewal_never_counts_from_too_late() {
         assert_eq!(gate.monitor().health().restored, 0);
     });
 }
+
+#[test]
+fn where_it_is_not_allowed_it_says_so_and_nothing_waits_for_it() {
+    const TEST: &str = "gate::where_it_is_not_allowed_it_says_so_and_nothing_waits_for_it";
+    const INSIDE: &str = "WGHA_TEST_WITHOUT_NET_ADMIN";
+    if std::env::var_os(INSIDE).is_none() {
+        return as_root(TEST, || {
+            let output = Command::new("setpriv")
+                .args(["--bounding-set", "-net_admin"])
+                .arg(std::env::current_exe().unwrap())
+                .args(["--exact", TEST, "--nocapture"])
+                .env(INSIDE, "1")
+                .output()
+                .expect("the program setpriv (install util-linux)");
+            let text = String::from_utf8_lossy(&output.stdout);
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success() && text.contains("1 passed"), "{text}{errors}");
+        });
+    }
+    let permit = Permit::new().unwrap();
+    let mut gate = Gate::start(NAME, plan(), permit.clone()).unwrap();
+    let why = gate.monitor().health().process_only.expect("no gate");
+    assert!(why.contains("not permitted"), "{why}");
+    permit.set(Some(clock::now() + Duration::from_secs(60)));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let began = Instant::now();
+        assert!(gate.opened().await && gate.closed().await);
+        assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
+        assert!(gate.allows(), "what the daemon itself asks");
+        permit.set(None);
+        assert!(!gate.allows());
+        gate.remove().await.unwrap();
+    });
+}
