@@ -7,6 +7,7 @@
 
 pub mod address;
 pub mod announce;
+pub mod barrier;
 pub mod netlink;
 pub mod source;
 mod types;

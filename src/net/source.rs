@@ -18,12 +18,14 @@
 //! stale source and asks again. A family without a floating IP stays guarded while the other has
 //! one: a client must not come to know an address that no other gateway can take over.
 //!
-//! Rules with a priority below 100 that others set come first, and are not ours to judge.
+//! Rules with a priority below 100 that others set come first, and are not ours to judge. While
+//! somebody else has taken the rules away, [`barrier`](super::barrier) holds, which every function here that
+//! changes anything brings along.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::netlink::{MAIN_TABLE, has_ipv6};
-use super::{Family, NetError, Netlink};
+use super::{Family, NetError, Netlink, barrier};
 
 mod steps;
 
@@ -93,7 +95,7 @@ pub async fn guard(netlink: &Netlink, plan: &SourcePlan) -> Result<bool, NetErro
     if plan.is_empty() {
         return Ok(false);
     }
-    let mut changed = false;
+    let mut changed = barrier::install(plan).await;
     for family in plan.families() {
         let last = last_rule(family, plan.port);
         if !netlink.rules(family).await?.iter().any(|rule| rule.same_effect(&last)) {
@@ -147,7 +149,9 @@ pub async fn verify(
 }
 
 async fn bring(netlink: &Netlink, plan: &SourcePlan, extent: Extent) -> Result<bool, NetError> {
-    let mut changed = false;
+    let nothing = extent == Extent::Nothing || plan.is_empty();
+    let mut changed =
+        if nothing { barrier::remove(plan.port).await } else { barrier::install(plan).await };
     let mut first_error = None;
     for family in plan.families() {
         match bring_family(netlink, plan, family, extent).await {
