@@ -8,6 +8,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod events;
+pub mod evidence;
 pub mod gateway;
 pub mod hooks;
 pub mod keyfile;

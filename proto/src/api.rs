@@ -11,7 +11,7 @@ mod snapshot;
 pub use config::{NodeConfig, PeerConfig, Preempt};
 pub use event::{Event, Reason};
 pub use input::{Ability, Boot, Command, Evidence, Health, Refused, Report};
-pub use snapshot::{PeerSnapshot, Snapshot};
+pub use snapshot::{Broken, PathSnapshot, PeerSnapshot, Snapshot};
 
 /// The name of a node, unique in its cluster: 1 to 64 bytes of `[A-Za-z0-9._-]`.
 pub type NodeName = String;

@@ -61,6 +61,8 @@ pub(crate) struct Peer {
     pub(crate) last_timely: Option<Time>,
     /// Timely within the detection time; follows [`Peer::last_timely`] with an event.
     pub(crate) alive: bool,
+    /// When an authentic datagram last came on each of its paths to me, timely or not.
+    pub(crate) path_heard: [Option<Time>; MAX_PATHS as usize],
     /// When a timely datagram last came on each of its paths to me.
     pub(crate) path_timely: [Option<Time>; MAX_PATHS as usize],
     /// Its last sign before I last lost it (or my start): evidence counts if it is newer.
@@ -100,6 +102,7 @@ impl Peer {
             last_heard: None,
             last_timely: None,
             alive: false,
+            path_heard: [None; MAX_PATHS as usize],
             path_timely: [None; MAX_PATHS as usize],
             lost_since: now,
             rtt: None,
@@ -139,6 +142,7 @@ impl Peer {
         self.released = 0;
         self.yielded = 0;
         self.last_timely = None;
+        self.path_heard = [None; MAX_PATHS as usize];
         self.path_timely = [None; MAX_PATHS as usize];
         self.rtt = None;
         self.clock = ClockFilter::default();

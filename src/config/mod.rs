@@ -154,6 +154,20 @@ pub struct Cluster {
     pub handover_timeout: Duration,
     /// What survives restarts.
     pub state_dir: PathBuf,
+    /// Whom to ask whether this node is cut off.
+    pub evidence: EvidenceChoice,
+}
+
+/// `evidence`.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum EvidenceChoice {
+    /// The default routers.
+    #[default]
+    Auto,
+    /// Nobody.
+    Off,
+    /// These neighbours.
+    Addresses(Vec<IpAddr>),
 }
 
 /// `[[node]]`.

@@ -35,6 +35,7 @@ pub(super) static CLUSTER: Table = Table {
         "quorum",
         "handover_timeout",
         "state_dir",
+        "evidence",
     ],
     later: &["dead_man", "realtime", "user"],
 };

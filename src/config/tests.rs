@@ -129,6 +129,7 @@ fn a_whole_file() {
             preempt: None,
             handover_timeout: Duration::from_millis(500),
             state_dir: "/var/lib/wgha/wgha".into(),
+            evidence: EvidenceChoice::Auto,
         }
     );
     let gw2 = &config.nodes[1];
@@ -161,7 +162,8 @@ fn every_key_can_be_given() {
     let text = pair(
         "misses = 3",
         "misses = 3\npreempt = true\npreempt_delay = \"5s\"\nquorum = \"none\"\n\
-         handover_timeout = \"2s\"\nstate_dir = \"/srv/wgha\"",
+         handover_timeout = \"2s\"\nstate_dir = \"/srv/wgha\"\n\
+         evidence = [\"10.0.1.1\", \"fe80::1\"]",
     )
     .replace("wg0.conf\"", "wg0.conf\"\nbackend = \"embedded\"\nsource = []\nguard = false")
     .replace("\"edge\"]", "\"edge\"]\ntimeout = \"3s\"\n[control]\nsocket = \"/run/x.sock\"");
@@ -169,6 +171,8 @@ fn every_key_can_be_given() {
     assert_eq!(config.cluster.preempt, Some(Duration::from_secs(5)));
     assert_eq!(config.cluster.handover_timeout, Duration::from_secs(2));
     assert_eq!(config.cluster.state_dir, Path::new("/srv/wgha"));
+    let named = ["10.0.1.1", "fe80::1"].map(|ip| ip.parse().unwrap()).to_vec();
+    assert_eq!(config.cluster.evidence, EvidenceChoice::Addresses(named));
     assert_eq!(config.wireguard[0].backend, BackendChoice::Embedded);
     assert!(config.wireguard[0].source.is_empty());
     assert!(!config.wireguard[0].guard);
@@ -262,6 +266,21 @@ fn one_mistake_each() {
             "misses = 3",
             "quorum = \"most\"",
             r#"6: [cluster] quorum: expected "auto" or "none", found "most""#,
+        ),
+        (
+            "misses = 3",
+            "evidence = \"none\"",
+            r#"6: [cluster] evidence: expected "auto", "off", or an array of 1 to 8 addresses of neighbours, such as ["10.0.1.1"], found "none""#,
+        ),
+        (
+            "misses = 3",
+            "evidence = []",
+            r#"6: [cluster] evidence: expected "auto", "off", or an array of 1 to 8 addresses of neighbours, such as ["10.0.1.1"], found a value of type array"#,
+        ),
+        (
+            "misses = 3",
+            "evidence = [\"router\"]",
+            r#"6: [cluster] evidence: expected an IP address without port or prefix, such as "203.0.113.10", found "router""#,
         ),
         (
             "misses = 3",

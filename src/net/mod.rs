@@ -9,6 +9,8 @@ pub mod address;
 pub mod announce;
 pub mod barrier;
 pub mod netlink;
+pub mod probe;
+mod raw;
 pub mod source;
 mod types;
 pub mod watch;

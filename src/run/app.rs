@@ -17,6 +17,7 @@ use super::watchdog::Watchdog;
 use super::{GatewayParts, picture};
 use crate::control::{Call, Reply, Request};
 use crate::daemon::{self, Input, NewConfig, Picture};
+use crate::evidence;
 use crate::gateway::view::SharedView;
 use crate::gateway::{Notice, Order};
 use crate::setup::Setup;
@@ -40,6 +41,7 @@ pub(super) struct Parts {
     pub(super) gateway: GatewayParts,
     pub(super) view: SharedView,
     pub(super) sync: Option<sync::Handle>,
+    pub(super) evidence: Option<evidence::Handle>,
     pub(super) calls: mpsc::Receiver<Call>,
 }
 
@@ -56,6 +58,8 @@ pub(super) struct App {
     view: SharedView,
     /// None on a witness.
     sync: Option<sync::Handle>,
+    /// None on a witness.
+    evidence: Option<evidence::Handle>,
     calls: mpsc::Receiver<Call>,
     journal: Journal,
     watchdog: Watchdog,
@@ -86,6 +90,7 @@ impl App {
             gateway: parts.gateway,
             view: parts.view,
             sync: parts.sync,
+            evidence: parts.evidence,
             calls: parts.calls,
             started: Instant::now(),
             handover: None,
@@ -237,6 +242,8 @@ impl App {
         let mut status =
             picture::status(&self.setup.config, self.wireguard, picture, &view, &hooks, uptime);
         picture::add_sync(&mut status, sync.as_ref());
+        let evidence = self.evidence.as_ref().map(evidence::Handle::look);
+        picture::add_evidence(&mut status, evidence.as_ref(), picture.now);
         status
     }
 
@@ -269,6 +276,9 @@ impl App {
         }
         if let Some(sync) = &self.sync {
             sync.reconfigure(sync::Settings::new(&setup)).await;
+        }
+        if let Some(evidence) = &self.evidence {
+            evidence.reconfigure(evidence::Settings::new(&setup.config));
         }
         self.journal.reconfigure(&setup);
         self.setup = setup;

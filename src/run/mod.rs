@@ -1,8 +1,9 @@
 //! `wgha run`: puts the daemon together.
 //!
-//! Four threads: the protocol's, which never blocks (`daemon.rs`); the reconciler's, which changes
-//! the machine (`gateway/`); that of the sync channel (`sync/`); and this one: operators, hooks,
-//! events, files. They share bounded channels and watched levels.
+//! Five threads: the protocol's, which never blocks (`daemon.rs`); the reconciler's, which changes
+//! the machine (`gateway/`); that of the sync channel (`sync/`); that which asks the router
+//! (`evidence/`); and this one: operators, hooks, events, files. They share bounded channels and
+//! watched levels.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -21,6 +22,7 @@ use crate::clock;
 use crate::config::BackendChoice;
 use crate::control::server;
 use crate::daemon::{self, Daemon};
+use crate::evidence;
 use crate::gateway::ledger::Ledger;
 use crate::gateway::machine::Machine;
 use crate::gateway::view::SharedView;
@@ -110,6 +112,7 @@ async fn start(
     let setup = Arc::new(setup);
     let endpoints = sync::Endpoints::default();
     let sync = start_sync(&setup, &endpoints, &state)?;
+    let evidence = start_evidence(&setup, &endpoints, &handle, &state)?;
     let gateway = start_gateway(&setup, &ledger, &view, &endpoints, &handle)?;
     let (calls_tx, calls) = mpsc::channel(QUEUE);
     tokio::spawn(server::serve(listener, calls_tx));
@@ -132,6 +135,7 @@ async fn start(
         gateway,
         view,
         sync,
+        evidence,
         calls,
     });
     app.context("cannot start the thread that keeps the state")
@@ -265,6 +269,23 @@ fn start_sync(
     }
     let handle = sync::start(sync::Settings::new(setup), endpoints.clone(), Arc::clone(state));
     handle.map(Some).context("cannot start the sync channel's thread")
+}
+
+/// Starts the outside evidence. A witness, which takes no role over, has none.
+fn start_evidence(
+    setup: &Setup,
+    endpoints: &sync::Endpoints,
+    handle: &daemon::Handle,
+    state: &Arc<StateDir>,
+) -> anyhow::Result<Option<evidence::Handle>> {
+    if setup.config.node().witness {
+        return Ok(None);
+    }
+    let (inputs, wanted) = (handle.inputs.downgrade(), handle.wants_evidence.clone());
+    let settings = evidence::Settings::new(&setup.config);
+    let tunnel = endpoints.received();
+    let started = evidence::start(settings, inputs, wanted, tunnel, Arc::clone(state));
+    started.map(Some).context("cannot start the thread of the evidence")
 }
 
 /// Starts the reconciler with a runtime of its own, so that neither the log's disk nor an operator

@@ -2,16 +2,19 @@
 
 use std::time::Duration;
 
-use wgha_proto::{PeerSnapshot, Role, WireguardKind};
+use wgha_proto::{PeerSnapshot, Role, Time, WireguardKind};
 
 use crate::clock;
 use crate::config::{self, Config};
 use crate::daemon::Picture;
 use crate::events::rfc3339;
+use crate::evidence;
 use crate::gateway::view::View;
 use crate::hooks::HookResult;
 use crate::link;
-use crate::status::{FloatingIp, Hook, Lease, Node, Path, Status, Wireguard};
+use crate::status::{
+    Evidence, EvidenceSource, FloatingIp, Hook, Lease, Node, Path, Status, Wireguard,
+};
 use crate::sync;
 
 /// The status now.
@@ -52,6 +55,7 @@ pub(super) fn status(
         held_back: node.held_back.map(str::to_owned),
         refusals: node.refusals.iter().map(|(word, n)| ((*word).to_owned(), *n)).collect(),
         link: counters(picture, view),
+        evidence: Evidence::default(),
     }
 }
 
@@ -64,6 +68,27 @@ pub(super) fn add_sync(status: &mut Status, sync: Option<&sync::Picture>) {
     }
     let refusals = sync.refusals.iter().map(|(word, count)| ((*word).to_owned(), *count));
     status.refusals.extend(refusals);
+}
+
+/// Adds what is known of outside evidence; a witness asks nobody.
+pub(super) fn add_evidence(status: &mut Status, evidence: Option<&evidence::Picture>, now: Time) {
+    let Some(picture) = evidence else { return };
+    let age = |at: Option<Time>| at.map(|at| millis(now.since(at)));
+    let source = |known: &evidence::judge::Known| EvidenceSource {
+        address: known.key.1.to_string(),
+        interface: known.key.0.clone(),
+        usual: known.usual,
+        present: known.present,
+        asked_ms: age(known.asked),
+        answered_ms: age(known.answered),
+    };
+    status.evidence = Evidence {
+        state: picture.word().to_owned(),
+        wanted: picture.wanted,
+        tunnel_ms: age(picture.tunnel),
+        sources: picture.sources.iter().map(source).collect(),
+        trouble: picture.trouble.clone(),
+    };
 }
 
 /// Leases, which would make the master the only one, need three voters, and are not in this version.
@@ -109,7 +134,7 @@ fn myself(node: &config::Node, picture: &Picture) -> Node {
         paths: node
             .addresses
             .iter()
-            .map(|a| Path { address: a.send.to_string(), alive: bound(a) })
+            .map(|a| Path { address: a.send.to_string(), alive: bound(a), ..Path::default() })
             .collect(),
     }
 }

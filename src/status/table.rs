@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{Node, Status};
+use super::{Node, Path, Status};
 
 /// The widest line.
 const WIDTH: usize = 80;
@@ -40,6 +40,9 @@ fn head(page: &mut Page, s: &Status, now: SystemTime) {
     if let Some(why) = &s.held_back {
         page.line(&format!("  held back  {why}"));
     }
+    if let Some(text) = evidence(s) {
+        page.line(&format!("  evidence   {text}"));
+    }
     page.line(&format!("  exclusive  {}", s.exclusive));
     page.line(&format!("  fencing    {}", s.fencing));
     if let Some(ms) = s.lease.expires_ms {
@@ -49,6 +52,22 @@ fn head(page: &mut Page, s: &Status, now: SystemTime) {
     let up = span(Duration::from_secs(s.uptime_seconds));
     let version = if s.version.is_empty() { "" } else { ", wgha " };
     page.line(&format!("  running    for {up}{version}{}", s.version));
+}
+
+/// Whether something outside answers, and what. Nothing of a witness.
+fn evidence(s: &Status) -> Option<String> {
+    let e = &s.evidence;
+    let asked = e.sources.iter().filter(|source| source.usual);
+    let names = asked.map(|source| source.address.as_str()).collect::<Vec<_>>().join(", ");
+    match (e.state.as_str(), &e.trouble) {
+        ("", _) => None,
+        ("off", _) => Some("off".to_owned()),
+        ("answered", _) if names.is_empty() => Some("clients are heard".to_owned()),
+        ("answered", _) => Some(format!("{names} answers")),
+        ("silent", _) => Some(format!("NO ANSWER from {names}")),
+        (_, Some(trouble)) => Some(format!("none: {trouble}")),
+        _ => Some("none: no router answers".to_owned()),
+    }
 }
 
 fn nodes(page: &mut Page, s: &Status) {
@@ -61,13 +80,27 @@ fn nodes(page: &mut Page, s: &Status) {
     for n in s.nodes.iter().filter(apart) {
         page.line(&format!("! the clock of {} is off by more than a second", n.name));
     }
-    let multi = s.nodes.iter().filter(|n| n.paths.len() > 1);
-    let paths = multi.flat_map(|n| n.paths.iter().map(move |p| (n, p)));
-    let word = |alive| if alive { "alive" } else { "silent" };
+    let worth = |n: &&Node| n.paths.len() > 1 || one_way(n);
+    let paths = s.nodes.iter().filter(worth).flat_map(|n| n.paths.iter().map(move |p| (n, p)));
     page.rows(
         &["PATH TO", "STATE", "ADDRESS"],
-        paths.map(|(n, p)| vec![n.name.clone(), word(p.alive).to_owned(), p.address.clone()]),
+        paths.map(|(n, p)| vec![n.name.clone(), path_state(p).to_owned(), p.address.clone()]),
     );
+}
+
+/// Only one direction of some path works.
+fn one_way(n: &Node) -> bool {
+    n.paths.iter().any(|p| matches!(p.broken.as_deref(), Some("receive" | "send")))
+}
+
+/// Seen from here.
+fn path_state(p: &Path) -> &'static str {
+    match (p.broken.as_deref(), p.alive) {
+        (Some("receive"), _) => "RECEIVES NOTHING",
+        (Some("send"), _) => "SENDS IN VAIN",
+        (_, true) => "alive",
+        (_, false) => "silent",
+    }
 }
 
 fn node(n: &Node, me: bool) -> Vec<String> {
@@ -93,6 +126,7 @@ fn node(n: &Node, me: bool) -> Vec<String> {
 fn node_state(n: &Node, me: bool) -> &'static str {
     match n {
         Node { last_heard_ms: None, alive: false, .. } if !me => "never heard",
+        Node { alive: false, .. } if !me && one_way(n) => "DEAF TO US",
         Node { alive: false, .. } if !me => "SILENT",
         Node { witness: true, .. } => "votes",
         Node { maintenance: true, .. } => "MAINTENANCE",

@@ -80,6 +80,8 @@ pub struct Table {
     acting: bool,
     /// A snapshot that is not complete yet.
     pending: Option<Peers>,
+    /// When its device was last polled in this term, and the bytes that it had received.
+    polled: Option<(Time, u64)>,
 }
 
 impl Table {
@@ -103,6 +105,7 @@ impl Table {
 pub struct Endpoints {
     tables: Arc<Mutex<BTreeMap<String, Table>>>,
     changed: watch::Sender<()>,
+    received: watch::Sender<Option<Time>>,
 }
 
 impl Endpoints {
@@ -136,6 +139,13 @@ impl Endpoints {
         self.lock().get(interface).filter(|t| t.acting).map(|t| t.term)
     }
 
+    /// Since when an authenticated packet surely came through a tunnel of this node; `None` while it
+    /// is not master.
+    #[must_use]
+    pub fn received(&self) -> watch::Receiver<Option<Time>> {
+        self.received.subscribe()
+    }
+
     /// Marked as changed with every change of any table.
     #[must_use]
     pub fn changed(&self) -> watch::Receiver<()> {
@@ -157,7 +167,7 @@ impl Endpoints {
     pub fn begin(&self, interface: &str, term: Term) {
         self.change(interface, |table| {
             (table.acting, table.term, table.origin) = (true, term, Origin::Own);
-            table.pending = None;
+            (table.pending, table.polled) = (None, None);
             true
         });
     }
@@ -165,11 +175,13 @@ impl Endpoints {
     /// This node is master no more.
     pub fn end(&self, interface: &str) {
         self.change(interface, |table| std::mem::take(&mut table.acting));
+        self.received.send_if_modified(|at| at.take().is_some());
     }
 
     /// What the master's own device says: its endpoints are the truth; a handshake that it does not
     /// know was with the master before.
     pub fn publish(&self, interface: &str, term: Term, states: &[PeerState]) {
+        let mut since = None;
         self.change(interface, |table| {
             if !table.acting || table.term != term {
                 return false;
@@ -186,9 +198,17 @@ impl Endpoints {
             };
             let peers = states.iter().take(MAX_PEERS).map(known).collect();
             table.replace(peers);
-            table.complete = Some(clock::now());
+            let now = clock::now();
+            table.complete = Some(now);
+            let bytes = states.iter().fold(0, |sum: u64, state| sum.wrapping_add(state.received));
+            let before = table.polled.replace((now, bytes));
+            // They came at some time after the last poll: what came earlier was counted then.
+            since = before.filter(|(_, counted)| bytes > *counted).map(|(at, _)| at);
             true
         });
+        if since.is_some() {
+            self.received.send_replace(since);
+        }
     }
 
     /// Takes what a master sent. False if this node knows better.

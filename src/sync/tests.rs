@@ -48,6 +48,7 @@ fn publish(gateway: &Gateway, term: u64, port: u16) {
         public_key: [1; 32],
         endpoint: Some(([192, 0, 2, 1], port).into()),
         last_handshake: None,
+        received: 0,
     };
     gateway.endpoints.begin("wg0", term);
     gateway.endpoints.publish("wg0", term, &[peer]);

@@ -138,6 +138,8 @@ pub struct PeerState {
     pub endpoint: Option<SocketAddr>,
     /// When the last handshake ended, by the wall clock.
     pub last_handshake: Option<SystemTime>,
+    /// Bytes of authenticated packets from it since the device was made.
+    pub received: u64,
 }
 
 /// The addresses that WireGuard's packets leave from. With one family alone given, the embedded

@@ -8,6 +8,7 @@
 mod audit;
 mod clients;
 mod ipv6;
+mod isolation;
 mod larger;
 mod links;
 mod meddling;

@@ -10,6 +10,7 @@
 mod address;
 mod announce;
 mod barrier;
+mod evidence;
 mod namespace;
 mod netlink;
 mod source;

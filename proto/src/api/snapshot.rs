@@ -59,6 +59,42 @@ pub struct PeerSnapshot {
     pub config_match: Option<bool>,
     /// Its WireGuard implementation.
     pub wireguard: WireguardKind,
-    /// For each path to it: it says that it heard me on it within its detection time.
-    pub paths_alive: Vec<bool>,
+    /// For each path to it, in order.
+    pub paths: Vec<PathSnapshot>,
+}
+
+/// A picture of one path to a peer, by the last detection time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PathSnapshot {
+    /// Both directions work.
+    pub alive: bool,
+    /// Authentic datagrams of the peer come on it.
+    pub receives: bool,
+    /// What I send on it arrives, as the peer says; `None`: it says nothing.
+    pub sends: Option<bool>,
+    /// The direction that does not work, if one is known.
+    pub broken: Option<Broken>,
+}
+
+/// A direction of a path, seen from this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// What the peer sends on it does not come.
+    Receive,
+    /// What I send on it does not arrive.
+    Send,
+    /// Neither works, though the peer is heard on another path, or was heard.
+    Both,
+}
+
+impl Broken {
+    /// The direction in one word, as in status.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Broken::Receive => "receive",
+            Broken::Send => "send",
+            Broken::Both => "both",
+        }
+    }
 }

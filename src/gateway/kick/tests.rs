@@ -103,6 +103,7 @@ fn what_counts_as_confirmed() {
         } else {
             now() + Duration::from_millis(ms_after.unsigned_abs())
         }),
+        received: 0,
     };
     let expected: Vec<[u8; 32]> = (1..=10).map(|n| [n; 32]).collect();
     let mut peers: Vec<PeerState> = (1..=8).map(|n| state(n, i64::from(n) * 10)).collect();
@@ -135,6 +136,7 @@ impl Live for Fake {
                 public_key: kick.public_key,
                 endpoint: None,
                 last_handshake: Some(now() + Duration::from_millis(30)),
+                received: 0,
             })
         };
         Ok(self.kicked.lock().unwrap().iter().filter_map(answered).collect())

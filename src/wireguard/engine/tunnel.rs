@@ -175,6 +175,7 @@ impl Tunnel {
             keepalive: p.peer.keepalive.unwrap_or(0),
             allowed_ips: p.peer.allowed_ips.iter().filter_map(from_gotatun).collect(),
             last_handshake: p.stats.last_handshake.and_then(|ago| now?.checked_sub(ago)),
+            received: u64::try_from(p.stats.rx_bytes).unwrap_or(u64::MAX),
         });
         plan::Device { public_key, listen_port, fwmark, peers: peers.collect() }
     }
