@@ -13,8 +13,10 @@ mod audit;
 mod clean;
 mod client;
 mod config;
+mod control;
 mod daemon;
 mod fault;
+mod holdings;
 mod keys;
 mod lab;
 mod mounts;
@@ -39,6 +41,7 @@ pub use daemon::Cluster;
 pub use fault::{
     FaultId, Filter, Traffic, flush_nft, remove_address, remove_interface, remove_rules,
 };
+pub use holdings::{Address, Holdings, Link, Neighbour, Route, Rule};
 pub use keys::{KeyPair, Keys};
 pub use lab::{Builder, Lab};
 pub use node::Node;
