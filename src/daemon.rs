@@ -199,8 +199,17 @@ impl Daemon {
         }
     }
 
-    /// Sends, then publishes. True when the node has stopped.
+    /// Publishes the level, on which the machine waits; then sends, then tells. True when the node
+    /// has stopped.
     fn drain(&mut self, now: Time, back: Option<Route>) -> bool {
+        let level = self.node.level();
+        self.level.send_if_modified(|old| {
+            let changed = old != level;
+            if changed {
+                old.clone_from(level);
+            }
+            changed
+        });
         while let Some(destination) = self.node.poll_transmit(now, &mut self.out) {
             let route = match destination {
                 Destination::Peer { peer, path } => self.link.route(peer, path),
@@ -210,14 +219,6 @@ impl Daemon {
                 self.link.send(route, &self.out);
             }
         }
-        let level = self.node.level();
-        self.level.send_if_modified(|old| {
-            let changed = old != level;
-            if changed {
-                old.clone_from(level);
-            }
-            changed
-        });
         let wanted = self.node.wants_evidence();
         self.wants_evidence.send_if_modified(|old| std::mem::replace(old, wanted) != wanted);
         let mut stopped = false;

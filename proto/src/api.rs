@@ -81,7 +81,12 @@ pub enum Errand {
     /// As successor: look whether everything is there to take over at once, and answer with
     /// [`Report::Examined`]. It stays a while after the answer: the role may come any moment, so
     /// that nothing else should be begun.
-    Examine(u32),
+    Examine {
+        /// The number.
+        id: u32,
+        /// The master.
+        from: NodeName,
+    },
     /// As master: tell the successor what it does not know yet, and answer with
     /// [`Report::Flushed`]. The master leaves soon, answered or not.
     Flush {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{oneshot, watch};
-use wgha_proto::{Ability, Report, Role, RoleLevel, Term};
+use wgha_proto::{Ability, Doubt, Report, Role, RoleLevel, Term};
 
 use super::kick;
 use crate::setup::Setup;
@@ -32,12 +32,20 @@ pub trait Effects: Send {
     /// As master: puts back what somebody else removed.
     async fn keep(&mut self, term: Term) -> Result<(), String>;
 
-    /// Takes everything off and verifies that nothing acts any more.
+    /// Takes off what acts, and verifies that nothing does any more. What does not act may stay for
+    /// [`rest`](Effects::rest): the successor waits for this.
     async fn leave(&mut self) -> Result<(), String>;
 
     /// As anything but master: verifies that nothing acts, stages, and says whether this gateway
     /// could serve. An error: something stands that could not be taken off.
     async fn rest(&mut self) -> Result<Ability, String>;
+
+    /// As a standby that `from` asks to take the role: whether everything is there to do so at once.
+    async fn examine(&mut self, from: &str) -> Result<(), Doubt>;
+
+    /// As master, before it hands over to `to`: tells it what it does not know yet, and waits until
+    /// it has it. A bounded time; what fails is left out.
+    async fn flush(&mut self, to: &str);
 
     /// Announces the floating IPs again.
     async fn reassert(&mut self);
@@ -82,7 +90,7 @@ pub enum Order {
 /// What the reconciler tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// For the node.
+    /// What the node was told.
     Report(Report),
     /// How long entering took.
     Entered(Term, Phases),

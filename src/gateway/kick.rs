@@ -178,7 +178,10 @@ fn millis(duration: Option<Duration>) -> String {
 async fn send(live: &dyn Live, slots: &[Slot], start: Instant) -> Result<(), WgError> {
     let mut rest = slots;
     while let Some(first) = rest.first() {
-        sleep_until(start + first.at).await;
+        // The timer's grain is 1 ms, which a first one does not have.
+        if start.elapsed() < first.at {
+            sleep_until(start + first.at).await;
+        }
         let now = start.elapsed();
         let due = rest.iter().take(BATCH).take_while(|s| s.at <= now).count().max(1);
         let (batch, later) = rest.split_at(due);

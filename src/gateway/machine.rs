@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc;
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 use wgha_proto::Term;
 
 use super::Notice;
@@ -16,12 +16,15 @@ use super::tunnel::Tunnel;
 use super::view::{SharedView, TunnelView};
 use crate::config::FloatingIp;
 use crate::net::watch::Watch;
-use crate::net::{NetError, Netlink, address, announce};
+use crate::net::{Change, Link, NetError, Netlink, address, announce};
 use crate::setup::Setup;
 use crate::state::AppliedAddress;
 use crate::sync::Endpoints;
 
+mod prepare;
 mod role;
+
+use prepare::Entering;
 
 /// The floating IPs are announced again after this, in case the first bursts were lost.
 const ANNOUNCE_AGAIN: Duration = Duration::from_secs(1);
@@ -44,6 +47,9 @@ pub struct Machine {
     attendance: Attendance,
     floating_ips: Vec<FloatingIp>,
     tunnels: Vec<Tunnel>,
+    /// Made ready for the next change of role; see `prepare`.
+    entering: Option<Entering>,
+    leaving: Option<Vec<Change>>,
     announce_at: Option<Instant>,
     /// The term whose endpoints this node publishes.
     acting: Option<Term>,
@@ -81,6 +87,8 @@ impl Machine {
             attendance: Attendance::default(),
             floating_ips,
             tunnels,
+            entering: None,
+            leaving: None,
             announce_at: None,
             acting: None,
             count_at: Instant::now(),
@@ -107,6 +115,19 @@ impl Machine {
             changed |= tunnel.source_rules(&self.netlink, true).await?;
         }
         Ok(changed)
+    }
+
+    /// The same by the list, if there is one and the kernel takes it: then the interfaces are
+    /// returned, and all is to be compared later.
+    async fn put_up(&mut self) -> Result<Option<Vec<Link>>, String> {
+        if let Some(Entering { changes, links }) = self.entering.take() {
+            match self.netlink.flight(&changes).await {
+                Ok(_) => return Ok(Some(links)),
+                Err(e) => debug!("what was prepared does not fit: {e}"),
+            }
+        }
+        self.put_addresses().await.map_err(|e| e.to_string())?;
+        Ok(None)
     }
 
     /// WireGuard, rules, floating IPs, in this order: a tunnel that is up without its floating IP
@@ -147,6 +168,12 @@ impl Machine {
     async fn announce(&mut self) {
         // A lost announcement is repeated; it is no reason not to serve.
         if let Err(e) = announce::burst(&self.netlink, &self.floating_ips).await {
+            warn!("announcing the floating IPs: {e}");
+        }
+    }
+
+    async fn announce_on(&self, links: &[Link]) {
+        if let Err(e) = announce::burst_on(links, &self.floating_ips).await {
             warn!("announcing the floating IPs: {e}");
         }
     }

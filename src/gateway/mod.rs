@@ -7,8 +7,11 @@
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
 use tracing::error;
-use wgha_proto::{Ability, Report, Role, RoleLevel, Term};
+use wgha_proto::{Ability, Errand, Report, Role, RoleLevel, Term};
+
+use crate::daemon::Input;
 
 pub mod attend;
 pub mod effects;
@@ -41,6 +44,10 @@ pub struct Gateway<E> {
     level: watch::Receiver<RoleLevel>,
     orders: mpsc::Receiver<Order>,
     notices: mpsc::Sender<Notice>,
+    /// To the node, without a detour: others wait for what it says then.
+    reports: mpsc::Sender<Input>,
+    /// The number of the last errand that was run.
+    errand: Option<u32>,
     /// The term whose effects stand, or may stand.
     acting: Option<Term>,
     failures: u32,
@@ -58,6 +65,8 @@ enum Next {
     Now,
     Soon,
     Later,
+    /// Only the level matters now: the role may come or go any moment.
+    OnLevel,
 }
 
 impl<E: Effects> Gateway<E> {
@@ -67,6 +76,7 @@ impl<E: Effects> Gateway<E> {
         level: watch::Receiver<RoleLevel>,
         orders: mpsc::Receiver<Order>,
         notices: mpsc::Sender<Notice>,
+        reports: mpsc::Sender<Input>,
     ) -> Gateway<E> {
         let clear = level.borrow().term;
         Gateway {
@@ -74,6 +84,8 @@ impl<E: Effects> Gateway<E> {
             level,
             orders,
             notices,
+            reports,
+            errand: None,
             acting: None,
             failures: 0,
             ability: Ability::Unknown,
@@ -85,17 +97,28 @@ impl<E: Effects> Gateway<E> {
 
     /// Runs until [`Order::Finish`], or until nobody can give orders any more; leaves at the end.
     pub async fn run(mut self) {
+        // When to look next. What others change puts it forward, the level does so at once.
+        let mut look_at = Instant::now();
+        let mut on_level = false;
         loop {
-            let wait = match self.reconcile().await {
-                Next::Now => continue,
-                Next::Soon => SETTLE,
-                Next::Later => CHECK_EVERY,
-            };
+            if Instant::now() >= look_at {
+                let next = self.reconcile().await;
+                on_level = matches!(next, Next::OnLevel);
+                look_at = Instant::now()
+                    + match next {
+                        Next::Now => continue,
+                        Next::Soon => SETTLE,
+                        Next::Later | Next::OnLevel => CHECK_EVERY,
+                    };
+            }
             tokio::select! {
                 biased;
                 order = self.orders.recv() => match order {
                     Some(Order::Reassert) => self.effects.reassert().await,
-                    Some(Order::Reconfigure(setup)) => self.effects.reconfigure(setup).await,
+                    Some(Order::Reconfigure(setup)) => {
+                        self.effects.reconfigure(setup).await;
+                        look_at = Instant::now();
+                    }
                     Some(Order::Finish(done)) => {
                         self.finish().await;
                         // Nobody waiting is no reason to fail.
@@ -104,12 +127,17 @@ impl<E: Effects> Gateway<E> {
                     }
                     None => return self.finish().await,
                 },
-                changed = self.level.changed() => if changed.is_err() {
-                    self.finish().await;
-                    return self.answer_last().await;
-                },
-                () = self.effects.changed() => tokio::time::sleep(SETTLE).await,
-                () = tokio::time::sleep(wait) => {}
+                changed = self.level.changed() => {
+                    if changed.is_err() {
+                        self.finish().await;
+                        return self.answer_last().await;
+                    }
+                    look_at = Instant::now();
+                }
+                () = self.effects.changed(), if !on_level => {
+                    look_at = look_at.min(Instant::now() + SETTLE);
+                }
+                () = sleep_until(look_at) => {}
             }
         }
     }
@@ -118,16 +146,56 @@ impl<E: Effects> Gateway<E> {
     async fn reconcile(&mut self) -> Next {
         let level = self.level.borrow_and_update().clone();
         let wanted = (level.role == Role::Master).then_some(level.term);
+        let errand = level.errand;
         match (self.acting, wanted) {
-            (Some(term), Some(want)) if term == want && self.failed != Some(term) => {
-                self.keep(term).await
-            }
+            (Some(term), Some(want)) if term == want && self.failed != Some(term) => match errand {
+                Some(Errand::Flush { id, to }) => self.flush(id, &to).await,
+                Some(Errand::Examine { .. }) | None => self.keep(term).await,
+            },
             (Some(term), _) => self.leave(term).await,
             (None, Some(term)) if self.failed != Some(term) => self.enter(term).await,
             // It failed, was undone and reported; the node has not answered yet.
             (None, Some(_)) => Next::Later,
-            (None, None) => self.rest(level.term).await,
+            (None, None) => match errand {
+                // Whatever stands is taken off first.
+                Some(Errand::Examine { id, from }) if self.clear == level.term => {
+                    self.examine(id, &from).await
+                }
+                Some(Errand::Examine { .. }) => {
+                    let next = self.rest(level.term).await;
+                    if self.clear == level.term { Next::Now } else { next }
+                }
+                Some(Errand::Flush { .. }) | None => self.rest(level.term).await,
+            },
         }
+    }
+
+    /// Once for each request; then only the level matters, so that the role is taken without delay.
+    async fn examine(&mut self, id: u32, from: &str) -> Next {
+        if self.errand != Some(id) {
+            let mut level = self.level.clone();
+            let found = tokio::select! {
+                found = self.effects.examine(from) => found,
+                // The role does not wait for an errand.
+                _ = level.changed() => return Next::Now,
+            };
+            self.errand = Some(id);
+            self.report(Report::Examined(id, found)).await;
+        }
+        Next::OnLevel
+    }
+
+    async fn flush(&mut self, id: u32, to: &str) -> Next {
+        if self.errand != Some(id) {
+            let mut level = self.level.clone();
+            tokio::select! {
+                () = self.effects.flush(to) => {}
+                _ = level.changed() => return Next::Now,
+            }
+            self.errand = Some(id);
+            self.report(Report::Flushed(id)).await;
+        }
+        Next::OnLevel
     }
 
     async fn enter(&mut self, term: Term) -> Next {
@@ -174,7 +242,8 @@ impl<E: Effects> Gateway<E> {
                 self.ability = Ability::Unknown;
                 self.clear = term;
                 self.report(Report::Left(term)).await;
-                Next::Now
+                // What does not act is taken off after the successor has the way free.
+                Next::Soon
             }
             Err(why) => {
                 // Until this succeeds no other gateway serves: the log must say what stands in the way.
@@ -244,6 +313,8 @@ impl<E: Effects> Gateway<E> {
     }
 
     async fn report(&mut self, report: Report) {
+        // Nobody listens only when the process ends.
+        let _ = self.reports.send(Input::Report(report.clone())).await;
         self.tell(Notice::Report(report)).await;
     }
 

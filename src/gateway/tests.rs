@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use tokio::sync::oneshot;
-use wgha_proto::Reason;
+use wgha_proto::{Doubt, Reason};
 
 use super::*;
 use crate::setup::Setup;
@@ -18,6 +18,7 @@ struct Fake {
     leave: Vec<Result<(), String>>,
     rest: Vec<Result<Ability, String>>,
     slow: Duration,
+    found: Result<(), Doubt>,
 }
 
 impl Fake {
@@ -30,6 +31,7 @@ impl Fake {
             leave: vec![],
             rest: vec![],
             slow: Duration::ZERO,
+            found: Ok(()),
         };
         (fake, log)
     }
@@ -62,6 +64,17 @@ impl Effects for Fake {
         if self.rest.is_empty() { Ok(Ability::Ready) } else { self.rest.remove(0) }
     }
 
+    async fn examine(&mut self, from: &str) -> Result<(), Doubt> {
+        self.note(format!("examine for {from}"));
+        tokio::time::sleep(self.slow).await;
+        self.found
+    }
+
+    async fn flush(&mut self, to: &str) {
+        self.note(format!("flush to {to}"));
+        tokio::time::sleep(self.slow).await;
+    }
+
     async fn reassert(&mut self) {
         self.note("reassert");
     }
@@ -83,6 +96,7 @@ struct Rig {
     level: watch::Sender<RoleLevel>,
     orders: mpsc::Sender<Order>,
     notices: mpsc::Receiver<Notice>,
+    reports: mpsc::Receiver<Input>,
 }
 
 fn level(role: Role, term: Term) -> RoleLevel {
@@ -93,8 +107,9 @@ fn start(fake: Fake, first: RoleLevel) -> Rig {
     let (level, level_rx) = watch::channel(first);
     let (orders, orders_rx) = mpsc::channel(4);
     let (notices_tx, notices) = mpsc::channel(64);
-    tokio::spawn(Gateway::new(fake, level_rx, orders_rx, notices_tx).run());
-    Rig { level, orders, notices }
+    let (reports_tx, reports) = mpsc::channel(64);
+    tokio::spawn(Gateway::new(fake, level_rx, orders_rx, notices_tx, reports_tx).run());
+    Rig { level, orders, notices, reports }
 }
 
 impl Rig {

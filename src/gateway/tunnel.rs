@@ -104,6 +104,12 @@ impl Tunnel {
 
     /// After the device went down: the last that this node knew as master, for the others.
     pub async fn last_endpoints(&mut self, endpoints: &Endpoints) {
+        self.publish_endpoints(endpoints).await;
+        endpoints.end(&self.entry.interface);
+    }
+
+    /// As master: what the device knows now, for the others.
+    pub async fn publish_endpoints(&mut self, endpoints: &Endpoints) {
         let name = &self.entry.interface;
         let Some(term) = endpoints.acting(name) else { return };
         if let Some(backend) = &mut self.backend
@@ -111,7 +117,6 @@ impl Tunnel {
         {
             endpoints.publish(name, term, &peers);
         }
-        endpoints.end(name);
     }
 
     /// Traffic on.
@@ -119,6 +124,12 @@ impl Tunnel {
         let name = self.entry.interface.clone();
         let backend = self.backend.as_mut().ok_or_else(|| format!("{name}: not opened"))?;
         backend.up().await.map_err(|e| format!("{name}: {e}"))
+    }
+
+    /// Traffic off at once; the rest of [`down`](Tunnel::down) is to follow.
+    pub async fn silence(&mut self) -> Result<(), String> {
+        let Some(backend) = &mut self.backend else { return Ok(()) };
+        backend.silence().await.map_err(|e| e.to_string())
     }
 
     /// Traffic off. True if there was any.
@@ -203,7 +214,12 @@ impl Tunnel {
         view.endpoints_known = peers.iter().filter(|p| p.endpoint.is_some()).count() as u64;
     }
 
-    fn has_rules(&self) -> bool {
+    /// Where its packets leave from.
+    pub(super) fn source_plan(&self) -> &SourcePlan {
+        &self.plan
+    }
+
+    pub(super) fn has_rules(&self) -> bool {
         self.entry.guard && !self.plan.is_empty()
     }
 }

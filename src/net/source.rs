@@ -153,10 +153,7 @@ pub async fn prepare_install(
 ///
 /// # Errors
 /// The kernel refused or did not answer.
-pub async fn prepare_remove(
-    netlink: &Netlink,
-    plan: &SourcePlan,
-) -> Result<Vec<Change>, NetError> {
+pub async fn prepare_remove(netlink: &Netlink, plan: &SourcePlan) -> Result<Vec<Change>, NetError> {
     let mut changes = Vec::new();
     for family in plan.families() {
         let steps = steps_to(netlink, plan, family, None, Extent::Guarded).await?;

@@ -112,7 +112,7 @@ impl App {
                 },
                 notice = self.gateway.notices.recv(), if self.gateway.thread.is_some() => {
                     match notice {
-                        Some(notice) => self.notice(notice).await?,
+                        Some(notice) => self.notice(notice),
                         None => break self.fail("the reconciler died").await,
                     }
                 }
@@ -155,7 +155,7 @@ impl App {
         }
     }
 
-    async fn notice(&mut self, notice: Notice) -> anyhow::Result<()> {
+    fn notice(&mut self, notice: Notice) {
         match notice {
             Notice::Entered(term, phases) => self.journal.entered(term, phases),
             Notice::Handshakes(term, handshakes) => self.journal.handshakes(term, handshakes),
@@ -166,16 +166,17 @@ impl App {
                     Report::Ability(Ability::Ready) => info!("able to serve"),
                     Report::Ability(Ability::NotReady(why)) => warn!("not ready to serve: {why}"),
                     Report::Ability(Ability::Unable(why)) => warn!("cannot serve: {why}"),
-                    Report::Ability(Ability::Unknown) | Report::Entered(_) => {}
+                    Report::Examined(_, Ok(())) => info!("asked to take the role: all is there"),
+                    Report::Examined(_, Err(doubt)) => warn!("asked to take the role: {doubt:?}"),
+                    Report::Ability(Ability::Unknown) | Report::Entered(_) | Report::Flushed(_) => {
+                    }
                 }
-                self.tell(Input::Report(report)).await?;
                 if !self.ready {
                     self.ready = true;
                     self.watchdog.ready(&self.headline());
                 }
             }
         }
-        Ok(())
     }
 
     /// Hands over if possible, leaves, says goodbye, runs the `stop` hooks.
@@ -194,7 +195,7 @@ impl App {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Passes reports on until the node says that it has stopped.
+    /// Takes note until the node says that it has stopped.
     async fn until_stopped(&mut self) {
         loop {
             tokio::select! {
@@ -209,8 +210,7 @@ impl App {
                     }
                 },
                 Some(notice) = self.gateway.notices.recv() => {
-                    // Nobody takes it if the protocol has just ended; its last events say so.
-                    let _ = self.notice(notice).await;
+                    self.notice(notice);
                 }
             }
         }

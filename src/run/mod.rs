@@ -283,7 +283,7 @@ fn start_gateway(
     }
     let (setup, ledger, view) = (Arc::clone(setup), ledger.clone(), view.clone());
     let endpoints = endpoints.clone();
-    let level = handle.level.clone();
+    let (level, reports) = (handle.level.clone(), handle.inputs.clone());
     let (ready_tx, ready) = std::sync::mpsc::sync_channel(1);
     let body = move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -294,7 +294,7 @@ fn start_gateway(
             let machine = Machine::open(&setup, ledger, view, endpoints, notices_tx.clone())?;
             // Whoever waits for this has given up at worst.
             let _ = ready_tx.send(());
-            Gateway::new(machine, level, orders_rx, notices_tx).run().await;
+            Gateway::new(machine, level, orders_rx, notices_tx, reports).run().await;
             anyhow::Ok(())
         })
     };

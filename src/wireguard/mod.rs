@@ -70,6 +70,10 @@ pub trait Backend: Send + Sync {
     /// theirs, at its pace, and after [`Live::settle`] this call does.
     async fn up(&mut self) -> Result<(), WgError>;
 
+    /// Ends the traffic at once, and nothing else: link down, no socket. [`down`](Backend::down)
+    /// is to follow.
+    async fn silence(&mut self) -> Result<(), WgError>;
+
     /// Ends the traffic: link down, no socket, no inner address. The device stays, with its peers
     /// and endpoints. Needs no `stage` before.
     async fn down(&mut self) -> Result<(), WgError>;

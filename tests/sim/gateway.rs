@@ -116,12 +116,17 @@ impl Gateway {
     pub(crate) fn follow(&mut self, now: Nanos, level: &RoleLevel, rng: &mut Rng) {
         let term = level.term;
         let wanted = (level.role == Role::Master).then_some(term);
-        if self.errand != level.errand {
+        let other_errand = self.errand != level.errand;
+        if other_errand {
             self.errand.clone_from(&level.errand);
             self.errand_done = false;
             self.look_at = now;
         }
         let same = wanted == self.wanted && term == self.level_term;
+        // An errand holds nothing up.
+        if (other_errand || !same) && matches!(self.work, Some((Work::Errand, _))) {
+            self.work = None;
+        }
         self.level_term = term;
         if same {
             return;
@@ -208,7 +213,7 @@ impl Gateway {
             (Some(_), None) | (None, Some(_)) => false,
         };
         let takes = match errand {
-            Errand::Examine(_) => rng.within(1, 10 * MS),
+            Errand::Examine { .. } => rng.within(1, 10 * MS),
             // Sometimes longer than the master waits.
             Errand::Flush { .. } if rng.permille(50) => o.handover_timeout,
             Errand::Flush { .. } => rng.within(1, 10 * MS),
@@ -219,7 +224,7 @@ impl Gateway {
     fn errand_done(&mut self) -> Option<Report> {
         self.errand_done = true;
         match self.errand.clone()? {
-            Errand::Examine(id) => {
+            Errand::Examine { id, .. } => {
                 let fit = self.ability == Ability::Ready;
                 Some(Report::Examined(id, if fit { Ok(()) } else { Err(Doubt::NotStaged) }))
             }

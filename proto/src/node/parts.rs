@@ -80,6 +80,7 @@ pub(super) struct Releasing {
     /// Until when the role is left to the successor.
     pub(super) reserved_until: Time,
     pub(super) repeat_at: Time,
+    pub(super) repeats: u32,
 }
 
 /// What is due to a session that is not established.

@@ -14,6 +14,8 @@ use crate::peer::Peer;
 use crate::wire::Tag;
 use crate::wire::body::Body;
 
+/// A release is said again after [`REPEAT`] this often, then more slowly.
+const QUICK_REPEATS: u32 = 10;
 /// No successor is named.
 const NOBODY: Tag = [0; 8];
 
@@ -47,6 +49,7 @@ impl Node {
             until,
             reserved_until,
             repeat_at: self.now + REPEAT,
+            repeats: 0,
         });
         for peer in &mut self.peers {
             peer.release_number = None;
@@ -61,9 +64,8 @@ impl Node {
         self.queue_all();
     }
 
-    /// Says a release again to those who did not answer it: each 5 ms while the role is left to the
-    /// successor, because clients wait, then slower, because who has not answered by then is hardly
-    /// there (§9).
+    /// Says a release again to those who did not answer it: ten times after 5 ms, because clients wait,
+    /// then slower, because who has not answered by then is hardly there (§9).
     pub(super) fn repeat_release(&mut self) {
         let Some(mut release) = self.release else { return };
         let open = |peer: &Peer| peer.alive && !peer.release_answered;
@@ -73,8 +75,9 @@ impl Node {
             return;
         }
         if now >= release.repeat_at {
+            release.repeats = release.repeats.saturating_add(1);
             let slow = (self.config.interval / 2).max(REPEAT);
-            let pause = if now < release.reserved_until { REPEAT } else { slow };
+            let pause = if release.repeats < QUICK_REPEATS { REPEAT } else { slow };
             release.repeat_at = now + pause;
             self.peers.iter_mut().filter(|peer| open(peer)).for_each(Peer::queue);
             self.release = Some(release);

@@ -174,7 +174,9 @@ impl Node {
         }
         let expected = |incoming: &Incoming| self.now < incoming.expected_until;
         let incoming = self.incoming.filter(expected)?;
-        (self.state == State::Standby).then_some(Errand::Examine(incoming.errand))
+        let from = self.peer_name(incoming.peer);
+        let standby = self.state == State::Standby;
+        standby.then_some(Errand::Examine { id: incoming.errand, from })
     }
 
     /// From here on the role is given up. The release follows when the machine

@@ -111,7 +111,7 @@ fn a_release_is_repeated_each_5_ms_until_it_is_heard() {
     world.run(5 * MS);
     assert_eq!((world.role("gw1"), world.role("gw2")), (Role::Backup, Role::Backup));
     world.cut.insert((0, 1));
-    world.run(200 * MS);
+    world.run(20 * MS);
     assert_eq!(world.role("gw2"), Role::Backup, "the release is lost");
     let said = world.seen.len();
     world.run(20 * MS);

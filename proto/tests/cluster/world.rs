@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use wgha_proto::{
-    Ability, Boot, Destination, Doubt, Errand, Event, Evidence, Keyring, Node, NodeConfig, PeerConfig, Reason,
-    Report, Role, Time, WireguardKind,
+    Ability, Boot, Destination, Doubt, Errand, Event, Evidence, Keyring, Node, NodeConfig,
+    PeerConfig, Reason, Report, Role, Time, WireguardKind,
 };
 
 pub(crate) const MS: Duration = Duration::from_millis(1);
@@ -328,7 +328,7 @@ impl World {
         }
         member.errand.clone_from(&errand);
         match errand {
-            Some(Errand::Examine(id)) => {
+            Some(Errand::Examine { id, .. }) => {
                 let found = member.doubt.map_or(Ok(()), Err);
                 self.report(index, Report::Examined(id, found));
             }

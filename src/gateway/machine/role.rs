@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
-use tracing::{error, info, warn};
-use wgha_proto::{Ability, Term};
+use tracing::{debug, error, info, warn};
+use wgha_proto::{Ability, Doubt, Term};
 
 use super::{ANNOUNCE_AGAIN, ANNOUNCE_REFRESH, Machine};
 use crate::gateway::tunnel::Tunnel;
@@ -18,11 +18,15 @@ impl Effects for Machine {
     async fn enter(&mut self, term: Term, wanted: &Wanted) -> Result<Phases, String> {
         let (start, entered) = (Instant::now(), SystemTime::now());
         let mut phases = Phases::default();
-        self.put_addresses().await.map_err(|e| e.to_string())?;
+        self.leaving = None;
+        let links = self.put_up().await?;
         phases.address = Some(start.elapsed());
         // Before link up: otherwise the client's answer to the first handshake goes to the dead
         // master's MAC.
-        self.announce().await;
+        match &links {
+            Some(links) => self.announce_on(links).await,
+            None => self.announce().await,
+        }
         phases.announce = Some(start.elapsed());
         if !wanted.still() {
             return Err(format!("term {term} is over"));
@@ -38,6 +42,10 @@ impl Effects for Machine {
         }
         self.acting = Some(term);
         phases.wireguard = Some(start.elapsed());
+        // The clients are being called: time to look whether all that was prepared still fits.
+        if links.is_some() {
+            self.put_addresses().await.map_err(|e| e.to_string())?;
+        }
         self.announce().await;
         self.announce_at = Some(Instant::now() + ANNOUNCE_AGAIN);
         self.scripts.set(true);
@@ -73,8 +81,21 @@ impl Effects for Machine {
     }
 
     async fn leave(&mut self) -> Result<(), String> {
+        let start = Instant::now();
+        if self.leave_by_list().await {
+            for tunnel in &mut self.tunnels {
+                tunnel.last_endpoints(&self.endpoints).await;
+            }
+            self.acting = None;
+            self.announce_at = None;
+            self.scripts.set(false);
+            debug!("left after {} us", start.elapsed().as_micros());
+            return Ok(());
+        }
         let done = self.take_off().await.map(drop);
-        self.draw().await;
+        if done.is_err() {
+            self.draw().await;
+        }
         done
     }
 
@@ -97,8 +118,19 @@ impl Effects for Machine {
                 None => Ability::Ready,
             },
         };
+        if ability == Ability::Ready {
+            self.prepare_entering().await;
+        }
         self.draw().await;
         Ok(ability)
+    }
+
+    async fn examine(&mut self, from: &str) -> Result<(), Doubt> {
+        self.examine_all(from).await
+    }
+
+    async fn flush(&mut self, to: &str) {
+        self.flush_to(to).await;
     }
 
     async fn reassert(&mut self) {
@@ -107,6 +139,7 @@ impl Effects for Machine {
     }
 
     async fn reconfigure(&mut self, setup: Arc<Setup>) {
+        (self.entering, self.leaving) = (None, None);
         let floating_ips = setup.config.floating_ips.clone();
         for gone in self.floating_ips.iter().filter(|ip| !floating_ips.contains(ip)) {
             if let Err(e) = address::release(&self.netlink, gone).await {
