@@ -9,7 +9,7 @@ mod input;
 mod snapshot;
 
 pub use config::{NodeConfig, PeerConfig, Preempt};
-pub use event::{Event, Reason};
+pub use event::{Alarm, Event, Reason};
 pub use input::{Ability, Boot, Command, Doubt, Evidence, Health, Refused, Report};
 pub use snapshot::{PeerSnapshot, Snapshot};
 

@@ -14,6 +14,7 @@ use super::ledger::Ledger;
 use super::scripts::Scripts;
 use super::tunnel::Tunnel;
 use super::view::{SharedView, TunnelView};
+use crate::clock::Stamps;
 use crate::config::FloatingIp;
 use crate::net::watch::Watch;
 use crate::net::{Change, Link, NetError, Netlink, address, announce};
@@ -35,6 +36,17 @@ const ANNOUNCE_REFRESH: Duration = Duration::from_secs(60);
 /// Peers are counted for status this often.
 const COUNT_PEERS: Duration = Duration::from_secs(5);
 
+/// What the reconciler shares with the rest of the process.
+#[derive(Clone, Debug, Default)]
+pub struct Shared {
+    /// What it last saw.
+    pub view: SharedView,
+    /// Where clients are.
+    pub endpoints: Endpoints,
+    /// The clock that stamps handshakes.
+    pub stamps: Stamps,
+}
+
 /// The machine that this process runs on.
 pub struct Machine {
     netlink: Netlink,
@@ -43,6 +55,7 @@ pub struct Machine {
     scripts: Scripts,
     view: SharedView,
     endpoints: Endpoints,
+    stamps: Stamps,
     notices: mpsc::Sender<Notice>,
     attendance: Attendance,
     floating_ips: Vec<FloatingIp>,
@@ -67,8 +80,7 @@ impl Machine {
     pub fn open(
         setup: &Setup,
         ledger: Ledger,
-        view: SharedView,
-        endpoints: Endpoints,
+        shared: Shared,
         notices: mpsc::Sender<Notice>,
     ) -> Result<Machine, NetError> {
         let floating_ips = setup.config.floating_ips.clone();
@@ -81,8 +93,9 @@ impl Machine {
             watch: Watch::open()?,
             scripts: Scripts::spawn(ledger.clone()),
             ledger,
-            view,
-            endpoints,
+            view: shared.view,
+            endpoints: shared.endpoints,
+            stamps: shared.stamps,
             notices,
             attendance: Attendance::default(),
             floating_ips,
@@ -121,7 +134,7 @@ impl Machine {
     /// returned, and all is to be compared later.
     async fn put_up(&mut self) -> Result<Option<Vec<Link>>, String> {
         if let Some(Entering { changes, links }) = self.entering.take() {
-            match self.netlink.flight(&changes).await {
+            match self.netlink.flight(changes).await {
                 Ok(_) => return Ok(Some(links)),
                 Err(e) => debug!("what was prepared does not fit: {e}"),
             }
@@ -251,6 +264,9 @@ impl Machine {
                 tunnel.count_peers(view).await;
             }
             view.endpoints_age = self.endpoints.age(tunnel.interface());
+        }
+        if let Some(offset) = self.tunnels.iter().find_map(Tunnel::stamp_offset) {
+            self.stamps.freeze(offset);
         }
         self.view.draw(|view| {
             view.floating_ips = held;

@@ -242,8 +242,9 @@ impl<E: Effects> Gateway<E> {
                 self.ability = Ability::Unknown;
                 self.clear = term;
                 self.report(Report::Left(term)).await;
-                // What does not act is taken off after the successor has the way free.
-                Next::Soon
+                // What does not act is taken off when the successor has had its moment.
+                let again = self.level.borrow().role == Role::Master;
+                if again { Next::Now } else { Next::Soon }
             }
             Err(why) => {
                 // Until this succeeds no other gateway serves: the log must say what stands in the way.

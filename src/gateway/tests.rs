@@ -271,3 +271,77 @@ async fn left_is_said_by_a_gateway_that_cannot_stage() {
     rig.level.send(level(Role::Backup, 4)).unwrap();
     assert_eq!(rig.report().await, Report::Left(4), "nothing stands: others must not wait for it");
 }
+
+fn asked(role: Role, term: Term, errand: Errand) -> RoleLevel {
+    RoleLevel { errand: Some(errand), ..level(role, term) }
+}
+
+fn examine(id: u32) -> Errand {
+    Errand::Examine { id, from: "gw1".into() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_standby_looks_once_and_then_waits_for_the_role_alone() {
+    let (mut fake, log) = Fake::new();
+    fake.found = Err(Doubt::PortTaken);
+    let mut rig = start(fake, level(Role::Backup, 3));
+    assert_eq!(rig.report().await, Report::Ability(Ability::Ready));
+    rig.level.send(asked(Role::Backup, 3, examine(7))).unwrap();
+    assert_eq!(rig.report().await, Report::Examined(7, Err(Doubt::PortTaken)));
+    // Other news of the level are no other question.
+    let other = RoleLevel { master: Some("gw1".into()), ..asked(Role::Backup, 3, examine(7)) };
+    rig.level.send(other).unwrap();
+    tokio::time::sleep(CHECK_EVERY * 3).await;
+    assert_eq!(log.lock().unwrap().clone(), ["rest", "examine for gw1"]);
+    rig.level.send(level(Role::Master, 4)).unwrap();
+    assert_eq!(rig.report().await, Report::Entered(4));
+    rig.level.send(level(Role::Backup, 5)).unwrap();
+    assert_eq!(rig.report().await, Report::Left(4));
+    rig.level.send(asked(Role::Backup, 5, examine(8))).unwrap();
+    assert_eq!(rig.report().await, Report::Examined(8, Err(Doubt::PortTaken)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_stands_is_taken_off_before_a_standby_looks() {
+    let (fake, log) = Fake::new();
+    let mut rig = start(fake, level(Role::Init, 0));
+    assert_eq!(rig.report().await, Report::Ability(Ability::Ready));
+    rig.level.send(level(Role::Master, 3)).unwrap();
+    rig.level.send(asked(Role::Backup, 4, examine(1))).unwrap();
+    assert_eq!(rig.report().await, Report::Left(4));
+    assert_eq!(rig.report().await, Report::Examined(1, Ok(())));
+    assert_eq!(log.lock().unwrap().clone(), ["rest", "rest", "examine for gw1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_master_flushes_once_and_the_role_does_not_wait_for_it() {
+    let (mut fake, log) = Fake::new();
+    fake.slow = Duration::from_millis(50);
+    let mut rig = start(fake, level(Role::Master, 2));
+    assert_eq!(rig.report().await, Report::Entered(2));
+    let flush = |id| asked(Role::Master, 2, Errand::Flush { id, to: "gw2".into() });
+    rig.level.send(flush(1)).unwrap();
+    assert_eq!(rig.report().await, Report::Flushed(1));
+    tokio::time::sleep(CHECK_EVERY * 2).await;
+    assert_eq!(log.lock().unwrap().clone(), ["enter 2", "flush to gw2"]);
+    rig.level.send(flush(2)).unwrap();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let asked = Instant::now();
+    rig.level.send(level(Role::Backup, 2)).unwrap();
+    assert_eq!(rig.report().await, Report::Left(2), "the second flush was cut short");
+    assert!(asked.elapsed() < Duration::from_millis(30));
+}
+
+/// The detour over the main thread, which writes the log, would be in every handover.
+#[tokio::test(start_paused = true)]
+async fn the_node_hears_at_first_hand() {
+    let (fake, _) = Fake::new();
+    let mut rig = start(fake, level(Role::Master, 1));
+    for expected in [Report::Entered(1), Report::Left(1)] {
+        match rig.reports.recv().await.unwrap() {
+            Input::Report(report) => assert_eq!(report, expected),
+            other => panic!("{other:?}"),
+        }
+        rig.level.send_replace(level(Role::Backup, 2));
+    }
+}

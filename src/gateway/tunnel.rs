@@ -202,6 +202,13 @@ impl Tunnel {
         }
     }
 
+    /// The clock that its handshakes are stamped with, if that is not the system's; see
+    /// [`Backend::stamp_offset`].
+    #[must_use]
+    pub fn stamp_offset(&self) -> Option<i64> {
+        self.backend.as_ref().and_then(|backend| backend.stamp_offset())
+    }
+
     /// Counts peers, recent handshakes and known endpoints into `view`.
     pub async fn count_peers(&mut self, view: &mut TunnelView) {
         let Some(backend) = &mut self.backend else { return };

@@ -10,11 +10,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tracing::{error, info, warn};
-use wgha_proto::{Ability, Command, Event, Report, RoleLevel, WireguardKind};
+use wgha_proto::{Ability, Alarm, Command, Event, Report, RoleLevel, WireguardKind};
 
 use super::GatewayParts;
 use super::journal::Journal;
 use super::watchdog::Watchdog;
+use crate::alarm;
 use crate::control::{Call, Reply};
 use crate::daemon::{self, Input};
 use crate::gateway::view::SharedView;
@@ -65,6 +66,8 @@ pub(super) struct App {
     ready: bool,
     /// Whoever asked for the handover that is under way.
     handover: Option<oneshot::Sender<Reply>>,
+    /// The alarms that stand, by gateway.
+    alarms: Vec<(String, Alarm)>,
 }
 
 impl App {
@@ -91,6 +94,7 @@ impl App {
             calls: parts.calls,
             started: Instant::now(),
             handover: None,
+            alarms: Vec::new(),
         })
     }
 
@@ -139,9 +143,14 @@ impl App {
         {
             // The operator may have given up.
             let _ = waiting.send(match result {
-                Ok(()) => Reply::Done(format!("{to} is master now")),
+                Ok(()) => Reply::Done(self.done(to)),
                 Err(why) => Reply::Refused(why.clone()),
             });
+        }
+        if let Event::Alarm { name, alarm, on } = &event {
+            let same = std::mem::discriminant(alarm);
+            self.alarms.retain(|(n, a)| n != name || std::mem::discriminant(a) != same);
+            self.alarms.extend(on.then(|| (name.clone(), *alarm)));
         }
         if let Event::Reassert { .. } = event
             && self.gateway.orders.try_send(Order::Reassert).is_err()
@@ -153,6 +162,14 @@ impl App {
         if let Event::Role { .. } = event {
             self.watchdog.status(&self.headline());
         }
+    }
+
+    /// The answer to a handover, with what stands between the clients and the new master.
+    fn done(&self, to: &str) -> String {
+        let alarms = self.alarms.iter().filter(|(name, _)| name == to);
+        let warnings =
+            alarms.map(|(name, alarm)| format!("\nwarning: {}", alarm::text(name, *alarm)));
+        format!("{to} is master now{}", warnings.collect::<String>())
     }
 
     fn notice(&mut self, notice: Notice) {

@@ -46,6 +46,9 @@ fn sample() -> Status {
         claims: vec![Claim { run: vec!["aws-eip".into()], held: true, checked_at: None }],
         sync: vec![Sync { file: "/etc/wireguard/wg0.conf".into(), version: 3, in_sync: true }],
         version: "0.1.0".into(),
+        warnings: vec![
+            "the clock of gw2-with-a-name-longer-than-most is off by more than a second".into(),
+        ],
         refusals: BTreeMap::from([("replayed".into(), 3), ("forged".into(), 0)]),
         ..Status::default()
     }

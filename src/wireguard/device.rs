@@ -111,13 +111,13 @@ impl Netdev {
         let mut changes: Vec<Change> = conf.addresses.iter().map(address).collect();
         changes.push(Change::SetLink { interface, up: true });
         changes.extend(routes(interface, conf).into_iter().map(Change::AddRoute));
-        let taken = self.netlink.flight(&changes).await?;
+        let taken = self.netlink.flight(changes).await?;
         self.own(taken).await
     }
 
     /// Link down, at once.
     pub(super) async fn lower(&self, index: u32) -> Result<(), WgError> {
-        self.netlink.flight(&[Change::SetLink { interface: index, up: false }]).await?;
+        self.netlink.flight(vec![Change::SetLink { interface: index, up: false }]).await?;
         Ok(())
     }
 

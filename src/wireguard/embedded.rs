@@ -187,6 +187,10 @@ impl Backend for EmbeddedBackend {
         })
     }
 
+    fn stamp_offset(&self) -> Option<i64> {
+        self.engine.stamp_offset()
+    }
+
     async fn delete(&mut self) -> Result<(), WgError> {
         self.conf = None;
         self.engine.delete().await

@@ -244,6 +244,10 @@ impl Backend for KernelBackend {
         })
     }
 
+    fn stamp_offset(&self) -> Option<i64> {
+        None
+    }
+
     async fn delete(&mut self) -> Result<(), WgError> {
         self.conf = None;
         match self.find().await? {

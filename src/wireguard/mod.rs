@@ -87,6 +87,10 @@ pub trait Backend: Send + Sync {
     /// The device for those who speak to it while it is up, beside the owner of this.
     fn live(&self) -> Arc<dyn Live>;
 
+    /// The clock that stamps handshakes, where it is not the wall clock itself: nanoseconds since
+    /// 1970 minus those of the boot clock.
+    fn stamp_offset(&self) -> Option<i64>;
+
     /// Removes the device with everything it knows.
     async fn delete(&mut self) -> Result<(), WgError>;
 

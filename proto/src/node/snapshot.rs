@@ -1,7 +1,7 @@
 //! The picture for status.
 
 use super::Node;
-use crate::api::{PeerSnapshot, Snapshot, WireguardKind};
+use crate::api::{Alarm, PeerSnapshot, Snapshot, WireguardKind};
 use crate::peer::Peer;
 use crate::time::Time;
 use crate::wire::body::same_config;
@@ -38,6 +38,7 @@ impl Node {
                 .and_then(|s| s.lost())
                 .map_or(0.0, |lost| f64::from(lost) / 64.0),
             clock_offset_ns: peer.clock.offset_ns(),
+            alarms: alarms(peer),
             healthy: said.is_some_and(|said| said.flags.healthy),
             maintenance: said.is_some_and(|said| said.flags.maintenance),
             ready: said.is_some_and(|said| said.flags.ready),
@@ -50,4 +51,10 @@ impl Node {
                 .collect(),
         }
     }
+}
+
+fn alarms(peer: &Peer) -> Vec<Alarm> {
+    let offset_ns = peer.clock.offset_ns().filter(|_| peer.clock_watch.apart);
+    let clock = offset_ns.map(|offset_ns| Alarm::Clock { offset_ns });
+    clock.into_iter().chain(peer.wireguard_differs.then_some(Alarm::Wireguard)).collect()
 }

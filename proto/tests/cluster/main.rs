@@ -4,4 +4,5 @@
 mod elections;
 mod handover;
 mod random;
+mod stamps;
 mod world;

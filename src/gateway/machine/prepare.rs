@@ -102,7 +102,7 @@ impl Machine {
                 return false;
             }
         }
-        if let Err(e) = self.netlink.flight(&changes).await {
+        if let Err(e) = self.netlink.flight(changes).await {
             warn!("leaving: {e}");
             return false;
         }

@@ -50,9 +50,9 @@ impl Netlink {
     ///
     /// # Errors
     /// The first that the kernel refused, or did not answer; the others were tried.
-    pub async fn flight(&self, changes: &[Change]) -> Result<Vec<Route>, NetError> {
+    pub async fn flight(&self, changes: Vec<Change>) -> Result<Vec<Route>, NetError> {
         // Polled, and so sent, in the order of the list.
-        let doing = changes.iter().map(|change| self.make(change));
+        let doing = changes.into_iter().map(async |change| self.make(&change).await);
         let mut answers = iter(doing).buffered(IN_FLIGHT);
         let (mut taken, mut first_error) = (Vec::new(), None);
         while let Some(answer) = answers.next().await {
