@@ -252,6 +252,7 @@ fn a_peer_is_shown_as_the_protocol_sees_it() {
         rtt: Some(Duration::from_nanos(421_777)),
         loss: 1.0 / 64.0,
         clock_offset_ns: Some(-2_600_449),
+        alarms: Vec::new(),
         healthy: true,
         maintenance: false,
         ready: true,

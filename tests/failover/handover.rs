@@ -20,7 +20,7 @@ const WINDOW: Duration = Duration::from_millis(300);
 /// How long a client's tunnel was down around each handover, in milliseconds, sorted.
 fn outages(prober: Prober, starts: &[u64]) -> Vec<f64> {
     let probes = prober.stop();
-    let window = WINDOW.as_nanos().try_into().expect("short");
+    let window: u64 = WINDOW.as_nanos().try_into().expect("short");
     let mut outages: Vec<f64> = Vec::new();
     for at in starts {
         let outage = probes.outage(*at, at + window).expect("answers before");
