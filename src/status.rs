@@ -63,6 +63,9 @@ pub struct Status {
     /// Extension: what keeps this node from taking over, if anything.
     #[serde(default)]
     pub held_back: Option<String>,
+    /// Extension: what makes clients wait after a change of role, a line each.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// Extension: refused datagrams by the word of the refusal, since the start.
     #[serde(default)]
     pub refusals: BTreeMap<String, u64>,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::api::{PeerConfig, Role};
 use crate::election::Standing;
-use crate::freshness::{ClockFilter, SendLog, Session};
+use crate::freshness::{ClockFilter, ClockWatch, SendLog, Session};
 use crate::seal::SealKeys;
 use crate::time::Time;
 use crate::wire::body::{Body, Echo, Handover};
@@ -69,6 +69,10 @@ pub(crate) struct Peer {
     pub(crate) lost_since: Time,
     pub(crate) rtt: Option<Duration>,
     pub(crate) clock: ClockFilter,
+    /// Its clock is too far from mine; outlives its sessions, so that it is told once.
+    pub(crate) clock_watch: ClockWatch,
+    /// It runs another WireGuard than I.
+    pub(crate) wireguard_differs: bool,
 
     /// Its newest timely message, and when it came.
     pub(crate) said: Option<(Body, Time)>,
@@ -107,6 +111,8 @@ impl Peer {
             lost_since: now,
             rtt: None,
             clock: ClockFilter::default(),
+            clock_watch: ClockWatch::default(),
+            wireguard_differs: false,
             said: None,
             claim: None,
             better_since: None,

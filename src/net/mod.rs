@@ -15,7 +15,7 @@ pub mod source;
 mod types;
 pub mod watch;
 
-pub use netlink::Netlink;
+pub use netlink::{Change, Netlink};
 pub use types::{Action, Address, Family, Lifetime, Link, Route, Rule, Scope};
 
 use std::io;

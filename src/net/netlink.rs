@@ -19,10 +19,12 @@ use super::types::Family;
 
 mod address;
 mod bulk;
+mod flight;
 mod link;
 mod route;
 mod rule;
 
+pub use flight::Change;
 pub(crate) use route::route_key;
 pub(super) use route::same_route;
 

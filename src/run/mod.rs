@@ -18,13 +18,13 @@ use tracing::{error, info, warn};
 use wgha_proto::{Boot, Node, WireguardKind};
 
 use crate::cli;
-use crate::clock;
+use crate::clock::{self, Stamps};
 use crate::config::BackendChoice;
 use crate::control::server;
 use crate::daemon::{self, Daemon};
 use crate::evidence;
 use crate::gateway::ledger::Ledger;
-use crate::gateway::machine::Machine;
+use crate::gateway::machine::{Machine, Shared};
 use crate::gateway::view::SharedView;
 use crate::gateway::{Gateway, Notice, Order};
 use crate::link::Link;
@@ -107,13 +107,15 @@ async fn start(
     }
     let wireguard = choose_backends(&setup, &ledger).await?;
     let boot = boot(&state)?;
-    let handle = start_protocol(&setup, wireguard, boot)?;
+    let stamps = Stamps::default();
+    let handle = start_protocol(&setup, wireguard, boot, stamps.clone())?;
     let view = SharedView::default();
     let setup = Arc::new(setup);
     let endpoints = sync::Endpoints::default();
     let sync = start_sync(&setup, &endpoints, &state)?;
     let evidence = start_evidence(&setup, &endpoints, &handle, &state)?;
-    let gateway = start_gateway(&setup, &ledger, &view, &endpoints, &handle)?;
+    let gateway =
+        start_gateway(&setup, &ledger, Shared { view: view.clone(), endpoints, stamps }, &handle)?;
     let (calls_tx, calls) = mpsc::channel(QUEUE);
     tokio::spawn(server::serve(listener, calls_tx));
     let me = setup.config.node();
@@ -193,6 +195,7 @@ fn start_protocol(
     setup: &Setup,
     wireguard: WireguardKind,
     boot: Boot,
+    stamps: Stamps,
 ) -> anyhow::Result<daemon::Handle> {
     let node_config = setup.node_config(wireguard);
     let (config, keys) = (setup.config.clone(), setup.keys.clone());
@@ -214,7 +217,7 @@ fn start_protocol(
                 warn!("{address} cannot be bound, which is tried again each second: {why}");
             }
             let node = Node::new(node_config, keys, boot, clock::now());
-            let (daemon, handle) = Daemon::new(node, link);
+            let (daemon, handle) = Daemon::new(node, link, stamps);
             if handle_tx.send(Ok(handle)).is_ok() {
                 daemon.run().await;
             }
@@ -293,8 +296,7 @@ fn start_evidence(
 fn start_gateway(
     setup: &Arc<Setup>,
     ledger: &Ledger,
-    view: &SharedView,
-    endpoints: &sync::Endpoints,
+    shared: Shared,
     handle: &daemon::Handle,
 ) -> anyhow::Result<GatewayParts> {
     let (orders, orders_rx) = mpsc::channel(QUEUE);
@@ -302,9 +304,8 @@ fn start_gateway(
     if setup.config.node().witness {
         return Ok(GatewayParts { orders, notices, thread: None });
     }
-    let (setup, ledger, view) = (Arc::clone(setup), ledger.clone(), view.clone());
-    let endpoints = endpoints.clone();
-    let level = handle.level.clone();
+    let (setup, ledger) = (Arc::clone(setup), ledger.clone());
+    let (level, reports) = (handle.level.clone(), handle.inputs.clone());
     let (ready_tx, ready) = std::sync::mpsc::sync_channel(1);
     let body = move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -312,10 +313,10 @@ fn start_gateway(
             .build()
             .context("cannot start the runtime")?;
         runtime.block_on(async {
-            let machine = Machine::open(&setup, ledger, view, endpoints, notices_tx.clone())?;
+            let machine = Machine::open(&setup, ledger, shared, notices_tx.clone())?;
             // Whoever waits for this has given up at worst.
             let _ = ready_tx.send(());
-            Gateway::new(machine, level, orders_rx, notices_tx).run().await;
+            Gateway::new(machine, level, orders_rx, notices_tx, reports).run().await;
             anyhow::Ok(())
         })
     };

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use wgha_proto::{PeerSnapshot, Role, Time, WireguardKind};
+use wgha_proto::{PeerSnapshot, Role, Snapshot, Time, WireguardKind};
 
+use crate::alarm;
 use crate::clock;
 use crate::config::{self, Config};
 use crate::daemon::Picture;
@@ -53,10 +54,19 @@ pub(super) fn status(
         sync: Vec::new(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         held_back: node.held_back.map(str::to_owned),
+        warnings: warnings(node),
         refusals: node.refusals.iter().map(|(word, n)| ((*word).to_owned(), *n)).collect(),
         link: counters(picture, view),
         evidence: Evidence::default(),
     }
+}
+
+fn warnings(node: &Snapshot) -> Vec<String> {
+    let of = |peer: &PeerSnapshot| {
+        let name = peer.name.clone();
+        peer.alarms.clone().into_iter().map(move |alarm| alarm::text(&name, alarm))
+    };
+    node.peers.iter().flat_map(of).collect()
 }
 
 /// Adds what the sync channel knows; a witness has none.

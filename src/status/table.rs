@@ -13,9 +13,6 @@ const CELL: usize = 24;
 /// The widest name of a node.
 const NAME: usize = 16;
 
-/// From here on peers may refuse the handshakes of the other gateway (design §6, Clocks).
-const CLOCK_ALARM_MS: f64 = 1000.0;
-
 /// The status at a glance: plain text, at most 80 columns, with a final newline.
 ///
 /// `now` turns times into ages. Text from outside cannot move the cursor: control characters become
@@ -76,9 +73,8 @@ fn nodes(page: &mut Page, s: &Status) {
     for n in s.nodes.iter().filter(|n| n.config_match == Some(false)) {
         page.line(&format!("! the config of {} differs from that of {}", n.name, s.node));
     }
-    let apart = |n: &&Node| n.clock_offset_ms.is_some_and(|ms| ms.abs() > CLOCK_ALARM_MS);
-    for n in s.nodes.iter().filter(apart) {
-        page.line(&format!("! the clock of {} is off by more than a second", n.name));
+    for warning in &s.warnings {
+        page.line(&format!("! {warning}"));
     }
     let worth = |n: &&Node| n.paths.len() > 1 || one_way(n);
     let paths = s.nodes.iter().filter(worth).flat_map(|n| n.paths.iter().map(move |p| (n, p)));

@@ -48,6 +48,9 @@ fn sample() -> Status {
         claims: vec![Claim { run: vec!["aws-eip".into()], held: true, checked_at: None }],
         sync: vec![Sync { file: "/etc/wireguard/wg0.conf".into(), version: 3, in_sync: true }],
         version: "0.1.0".into(),
+        warnings: vec![
+            "the clock of gw2-with-a-name-longer-than-most is off by more than a second".into(),
+        ],
         refusals: BTreeMap::from([("replayed".into(), 3), ("forged".into(), 0)]),
         ..Status::default()
     }
@@ -251,6 +254,7 @@ fn a_peer_is_shown_as_the_protocol_sees_it() {
         rtt: Some(Duration::from_nanos(421_777)),
         loss: 1.0 / 64.0,
         clock_offset_ns: Some(-2_600_449),
+        alarms: Vec::new(),
         healthy: true,
         maintenance: false,
         ready: true,

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use wgha_proto::{Term, Time};
 
+use super::flush::Flushes;
 use super::message::{Part, Update};
 use crate::clock;
 use crate::wireguard::PeerState;
@@ -26,6 +27,11 @@ const MAX_INTERFACES: usize = 64;
 /// A table that was not confirmed for so long may be replaced by one of an older term: the master
 /// of the newer one is gone.
 const STALE: Duration = Duration::from_secs(20);
+
+/// The master looks this often, and one look comes so much later than the one before at most.
+const PERIOD_MIN: Duration = Duration::from_millis(500);
+const PERIOD_MAX: Duration = Duration::from_secs(10);
+const PERIOD_SLACK: Duration = Duration::from_millis(500);
 
 /// What is known of a peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +82,8 @@ pub struct Table {
     pub peers: Peers,
     /// When it last was all that the master knew.
     complete: Option<Time>,
+    /// The time between the last two such moments.
+    period: Duration,
     /// This node is master, and alone knows.
     acting: bool,
     /// A snapshot that is not complete yet.
@@ -89,6 +97,19 @@ impl Table {
     #[must_use]
     pub fn age(&self) -> Option<Duration> {
         self.complete.map(|at| clock::now().since(at))
+    }
+
+    /// Whether it comes from the master and is no older than one of its looks.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        let bound = self.period.clamp(PERIOD_MIN, PERIOD_MAX) + PERIOD_SLACK;
+        self.origin == Origin::Master && self.age().is_some_and(|age| age <= bound)
+    }
+
+    fn completed(&mut self) {
+        let now = clock::now();
+        self.period = self.complete.map_or(Duration::ZERO, |before| now.since(before));
+        self.complete = Some(now);
     }
 
     fn replace(&mut self, peers: Peers) {
@@ -106,6 +127,8 @@ pub struct Endpoints {
     tables: Arc<Mutex<BTreeMap<String, Table>>>,
     changed: watch::Sender<()>,
     received: watch::Sender<Option<Time>>,
+    /// Whether others have what they were sent.
+    pub flushes: Flushes,
 }
 
 impl Endpoints {
@@ -198,10 +221,9 @@ impl Endpoints {
             };
             let peers = states.iter().take(MAX_PEERS).map(known).collect();
             table.replace(peers);
-            let now = clock::now();
-            table.complete = Some(now);
+            table.completed();
             let bytes = states.iter().fold(0, |sum: u64, state| sum.wrapping_add(state.received));
-            let before = table.polled.replace((now, bytes));
+            let before = table.polled.replace((clock::now(), bytes));
             // They came at some time after the last poll: what came earlier was counted then.
             since = before.filter(|(_, counted)| bytes > *counted).map(|(at, _)| at);
             true
@@ -259,7 +281,7 @@ fn take(table: &mut Table, part: Part, peers: Peers, gone: &[PublicKey]) -> bool
             gone.iter().for_each(|key| _ = now.remove(key));
             table.replace(now);
             if whole {
-                table.complete = Some(clock::now());
+                table.completed();
             }
             true
         }
@@ -269,7 +291,7 @@ fn take(table: &mut Table, part: Part, peers: Peers, gone: &[PublicKey]) -> bool
             if last {
                 table.replace(pending);
                 table.origin = Origin::Master;
-                table.complete = Some(clock::now());
+                table.completed();
             } else {
                 table.pending = Some(pending);
             }

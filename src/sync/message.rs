@@ -31,6 +31,16 @@ pub enum Message {
     Alive {},
     /// Where peers are.
     Endpoints(EndpointsMessage),
+    /// To be answered when everything before it was taken.
+    Flush {
+        /// Its number.
+        number: u64,
+    },
+    /// The answer.
+    Flushed {
+        /// The number of the question.
+        number: u64,
+    },
     /// A kind of a newer version.
     #[serde(other)]
     Unknown,

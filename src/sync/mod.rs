@@ -28,6 +28,7 @@ use crate::state::StateDir;
 pub mod channel;
 mod dial;
 pub mod endpoints;
+pub mod flush;
 mod listen;
 pub mod message;
 mod session;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 use wgha_proto::Term;
@@ -22,13 +23,23 @@ const SNAPSHOT: Duration = Duration::from_secs(60);
 /// Runs until the connection ends, and says why.
 pub(super) async fn run(channel: Channel, endpoints: &Endpoints) -> Refusal {
     let Channel { peer, receiver, sender } = channel;
+    // Questions to an earlier connection went with it.
+    let question = endpoints.flushes.asked(&peer);
+    let _session = endpoints.flushes.session(&peer);
+    // The last question that is to be answered.
+    let (owed, owing) = watch::channel(0);
     tokio::select! {
-        why = receive(receiver, &peer, endpoints) => why,
-        why = send(sender, endpoints) => why,
+        why = receive(receiver, &peer, endpoints, &owed) => why,
+        why = send(sender, &peer, endpoints, owing, question) => why,
     }
 }
 
-async fn receive(mut receiver: Receiver, peer: &str, endpoints: &Endpoints) -> Refusal {
+async fn receive(
+    mut receiver: Receiver,
+    peer: &str,
+    endpoints: &Endpoints,
+    owed: &watch::Sender<u64>,
+) -> Refusal {
     loop {
         match receiver.receive().await {
             Ok(Message::Endpoints(message)) => {
@@ -37,24 +48,44 @@ async fn receive(mut receiver: Receiver, peer: &str, endpoints: &Endpoints) -> R
                     debug!("{peer} sends endpoints, which this node knows better");
                 }
             }
+            Ok(Message::Flush { number }) => _ = owed.send_replace(number),
+            Ok(Message::Flushed { number }) => endpoints.flushes.answered(peer, number),
             Ok(Message::Hello { .. } | Message::Alive {} | Message::Unknown) => {}
             Err(why) => return why,
         }
     }
 }
 
-async fn send(mut sender: Sender, endpoints: &Endpoints) -> Refusal {
+async fn send(
+    mut sender: Sender,
+    peer: &str,
+    endpoints: &Endpoints,
+    mut owing: watch::Receiver<u64>,
+    mut question: u64,
+) -> Refusal {
+    let mut asked = endpoints.flushes.changed();
     let mut changed = endpoints.changed();
     changed.mark_changed();
     let mut sent = Sent::default();
     let mut alive = Instant::now() + ALIVE;
     loop {
+        let mut messages = Vec::new();
         tokio::select! {
             // The tables outlive the connection.
             _ = changed.changed() => {}
+            _ = asked.changed() => {}
+            _ = owing.changed() => {
+                messages.push(Message::Flushed { number: *owing.borrow_and_update() });
+            }
             () = sleep_until(alive) => {}
         }
-        let mut messages = sent.messages(endpoints.look_all(), Instant::now());
+        let now = endpoints.flushes.asked(peer);
+        messages.extend(sent.messages(endpoints.look_all(), Instant::now()));
+        // Behind the difference whose arrival it asks for.
+        if now != question {
+            question = now;
+            messages.push(Message::Flush { number: now });
+        }
         if messages.is_empty() && Instant::now() >= alive {
             messages.push(Message::Alive {});
         }

@@ -7,6 +7,8 @@
 
 mod audit;
 mod clients;
+mod clock;
+mod handover;
 mod ipv6;
 mod isolation;
 mod larger;

@@ -66,8 +66,13 @@ impl Pair {
 
     /// Starts daemons and clients, and waits for nothing.
     pub(crate) fn unsettled(lab: Lab) -> Pair {
+        Pair::with_program(lab, wgha())
+    }
+
+    /// The same with another program as daemon.
+    pub(crate) fn with_program(lab: Lab, program: &Path) -> Pair {
         let before = Pair::look(&lab);
-        let cluster = Cluster::start(&lab, wgha()).expect("starting the daemons");
+        let cluster = Cluster::start(&lab, program).expect("starting the daemons");
         let clients = start_clients(&lab);
         Pair { clients, cluster, before, stopped: Vec::new(), lab }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{NodeName, Role, RoleLevel, Term, WireguardKind};
+use super::{Alarm, NodeName, Role, RoleLevel, Term, WireguardKind};
 use crate::time::Time;
 
 /// A picture of the node for `wgha status`.
@@ -49,6 +49,8 @@ pub struct PeerSnapshot {
     pub loss: f64,
     /// Its wall clock minus mine, in nanoseconds.
     pub clock_offset_ns: Option<i64>,
+    /// What makes clients refuse handshakes after a change of role between us.
+    pub alarms: Vec<Alarm>,
     /// Its checks pass.
     pub healthy: bool,
     /// Maintenance.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Node;
 use super::receive::micros_of;
-use crate::api::{PathIndex, PathSnapshot, PeerSnapshot, Snapshot, WireguardKind};
+use crate::api::{Alarm, PathIndex, PathSnapshot, PeerSnapshot, Snapshot, WireguardKind};
 use crate::direction::Signs;
 use crate::peer::Peer;
 use crate::time::Time;
@@ -43,6 +43,7 @@ impl Node {
                 .and_then(|s| s.lost())
                 .map_or(0.0, |lost| f64::from(lost) / 64.0),
             clock_offset_ns: peer.clock.offset_ns(),
+            alarms: alarms(peer),
             healthy: said.is_some_and(|said| said.flags.healthy),
             maintenance: said.is_some_and(|said| said.flags.maintenance),
             ready: said.is_some_and(|said| said.flags.ready),
@@ -68,4 +69,10 @@ impl Node {
         };
         signs.path()
     }
+}
+
+fn alarms(peer: &Peer) -> Vec<Alarm> {
+    let offset_ns = peer.clock.offset_ns().filter(|_| peer.clock_watch.apart);
+    let clock = offset_ns.map(|offset_ns| Alarm::Clock { offset_ns });
+    clock.into_iter().chain(peer.wireguard_differs.then_some(Alarm::Wireguard)).collect()
 }

@@ -117,6 +117,11 @@ impl Tunnel {
         self.device.wait().await;
     }
 
+    /// Wall clock minus boot clock when gotatun read them, in nanoseconds.
+    pub(super) const fn clock_ns(&self) -> i64 {
+        self.clock_ns
+    }
+
     /// By how much the wall clock was set since gotatun read it.
     pub(super) fn clock_error_ns(&self) -> u64 {
         self.clock_ns.abs_diff(clock_ns())
