@@ -77,6 +77,8 @@ fn silent_after_every_kind_of_transition() {
     let refusals = Refusals::watch(pair.lab.router());
     pair.kill(&gw2);
     pair.wgha(&gw2, &["release"]);
+    let tables = run(&gw2, "nft list tables");
+    assert!(!tables.contains("wgha_"), "wgha release leaves {tables}");
     moved(&pair, &gw1, &gw2, "kill -9 and wgha release");
     refusals.tell("kill -9 and wgha release");
     pair.start_on(&gw2);
