@@ -88,15 +88,15 @@ fn a_clock_behind_is_told_before_and_costs_no_more_than_the_clients_own_rule() {
     assert_eq!(log.matches("the clock of gw2 is").count(), 1, "{log}");
 
     // And in the answer to a handover, which is not refused for it.
-    let said = pair.wgha(&gw1, &["handover", "--to", "gw2"]);
+    let said = pair.hand_over(&gw1, &gw2);
     assert!(said.contains("gw2 is master now") && said.contains("12.0 s behind"), "{said}");
     pair.settled_on(&gw2, "the gateway behind serves");
 
     // gw1 calls the client, with a stamp of now; so the client takes none of gw2's for 12 s.
-    pair.wgha(&gw2, &["handover", "--to", "gw1"]);
+    pair.hand_over(&gw2, &gw1);
     pair.settled_on(&gw1, "back");
     let again = Instant::now();
-    pair.wgha(&gw1, &["handover", "--to", "gw2"]);
+    pair.hand_over(&gw1, &gw2);
     let took = back(&pair, again);
     println!("the client is back after {took:?}");
     assert!(took > CALLED_IN_VAIN, "{took:?}: gw2's clock is not behind, this proves nothing");

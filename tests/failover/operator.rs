@@ -15,7 +15,7 @@ fn handover_by_command() {
     // One that may take WireGuard's own time: the client pings on and finds the new gateway by itself.
     audit::answers_soon(&pair.clients[0], "after a handover");
     pair.settled_on(&gw2, "handover");
-    pair.wgha(&gw2, &["handover", "--to", "gw1"]);
+    pair.hand_over(&gw2, &gw1);
     pair.settled_on(&gw1, "handover back");
     // The other tests look over the control socket; this is what an operator sees.
     for node in [&gw1, &gw2] {

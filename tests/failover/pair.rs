@@ -80,9 +80,25 @@ impl Pair {
     /// Makes this gateway master: which one is after a start depends on who listens first.
     pub(crate) fn lead(&self, node: &Node) {
         for master in self.cluster.masters().iter().filter(|m| m.name() != node.name()) {
-            self.wgha(master, &["handover", "--to", node.name()]);
+            self.hand_over(master, node);
         }
         self.settled_on(node, &format!("{} leads", node.name()));
+    }
+
+    /// Hands over; asks again while the successor says that it is not there yet (the sync channel, or
+    /// the master's first look, may come a moment after a change). Returns what was said.
+    pub(crate) fn hand_over(&self, from: &Node, to: &Node) -> String {
+        let mut said = String::new();
+        eventually(&format!("handover to {}", to.name()), || {
+            match self.cluster.command(from, &["handover", "--to", to.name()]) {
+                Ok(answer) => {
+                    said = answer;
+                    Vec::new()
+                }
+                Err(e) => vec![format!("{e:#}")],
+            }
+        });
+        said
     }
 
     /// What the gateways have now.
