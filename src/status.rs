@@ -301,6 +301,9 @@ pub struct Sync {
     pub file: String,
     /// Its version.
     pub version: u64,
-    /// All gateways have the same.
+    /// All gateways are connected and have the same.
     pub in_sync: bool,
+    /// Extension: what is wrong with it, for people: why it does not travel, or an edit that lost.
+    #[serde(default)]
+    pub problem: Option<String>,
 }

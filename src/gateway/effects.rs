@@ -96,4 +96,6 @@ pub enum Notice {
     Entered(Term, Phases),
     /// How clients come back, of one interface; again when more is known.
     Handshakes(Term, kick::Handshakes),
+    /// An interface was restarted within a term, and why.
+    Restarted(Term, String),
 }

@@ -69,6 +69,8 @@ pub struct Machine {
     count_at: Instant,
     /// The machine has been set right once since the start.
     rested: bool,
+    /// A file that this gateway cannot serve without, in words.
+    missing: Option<String>,
 }
 
 impl Machine {
@@ -106,6 +108,7 @@ impl Machine {
             acting: None,
             count_at: Instant::now(),
             rested: false,
+            missing: setup.missing(),
         };
         machine.set_lines();
         Ok(machine)
@@ -205,6 +208,9 @@ impl Machine {
     }
 
     async fn stage(&mut self) -> Result<(), String> {
+        if let Some(missing) = &self.missing {
+            return Err(missing.clone());
+        }
         for tunnel in &mut self.tunnels {
             let (_, staged) = tunnel.look().await;
             if !staged || tunnel.is_stale() {

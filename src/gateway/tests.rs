@@ -117,7 +117,7 @@ impl Rig {
         loop {
             match self.notices.recv().await.unwrap() {
                 Notice::Report(report) => return report,
-                Notice::Entered(..) | Notice::Handshakes(..) => {}
+                Notice::Entered(..) | Notice::Handshakes(..) | Notice::Restarted(..) => {}
             }
         }
     }

@@ -15,6 +15,7 @@ use crate::net::source::{self, SourcePlan};
 use crate::net::{NetError, Netlink};
 use crate::sync::Endpoints;
 use crate::wireguard::conf::WgConf;
+use crate::wireguard::key::PublicKey;
 use crate::wireguard::{self, Backend};
 
 mod stage;
@@ -30,9 +31,22 @@ pub struct Tunnel {
     backend: Option<Box<dyn Backend>>,
     /// The file changed since the device was staged.
     stale: bool,
+    /// The public key that the device was staged with.
+    staged_key: Option<PublicKey>,
     /// Up to which of [`Table::moves`](crate::sync::endpoints::Table::moves) the staged device
     /// follows.
     endpoints: u64,
+}
+
+/// What [`Tunnel::keep_up`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// It was up; a changed file is applied.
+    Stood,
+    /// It was gone, changed or down.
+    PutBack,
+    /// It has another private key, with which no session goes on.
+    Restarted,
 }
 
 impl Tunnel {
@@ -40,7 +54,7 @@ impl Tunnel {
     #[must_use]
     pub fn new(entry: Wireguard, conf: WgConf, floating_ips: &[FloatingIp]) -> Tunnel {
         let plan = source_plan(&entry, &conf, floating_ips);
-        Tunnel { entry, conf, plan, backend: None, stale: true, endpoints: 0 }
+        Tunnel { entry, conf, plan, backend: None, stale: true, staged_key: None, endpoints: 0 }
     }
 
     /// The interface's name.
@@ -146,15 +160,21 @@ impl Tunnel {
         }
     }
 
-    /// As master: puts the device back if it is gone, changed or down. True if it had to.
-    pub async fn keep_up(&mut self, endpoints: &Endpoints) -> Result<bool, String> {
+    /// As master: puts the device back if it is gone, changed or down, and applies a changed file.
+    pub async fn keep_up(&mut self, endpoints: &Endpoints) -> Result<Kept, String> {
         let name = self.entry.interface.clone();
         let backend = self.backend.as_mut().ok_or_else(|| format!("{name}: not opened"))?;
         if let Some(why) = backend.failure().borrow().clone() {
             return Err(format!("{name}: {why}"));
         }
-        let state = backend.state().await.map_err(|e| format!("{name}: {e}"))?;
+        let mut state = backend.state().await.map_err(|e| format!("{name}: {e}"))?;
         let missing = !state.exists || !state.staged;
+        let restart = state.up && self.staged_key.is_some_and(|key| key != self.conf.public_key);
+        if restart {
+            // Half a device with each key would answer nobody.
+            backend.down().await.map_err(|e| format!("{name}: {e}"))?;
+            state.up = false;
+        }
         if missing || self.stale {
             self.restage().await?;
         }
@@ -164,7 +184,11 @@ impl Tunnel {
         }
         // Also when it is up: addresses and routes may have been removed.
         self.up().await?;
-        Ok(missing || !state.up)
+        Ok(match (restart, missing || !state.up) {
+            (true, _) => Kept::Restarted,
+            (false, true) => Kept::PutBack,
+            (false, false) => Kept::Stood,
+        })
     }
 
     /// Source rules: all of them if `acting`, else the last one that lets nothing leave.

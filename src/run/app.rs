@@ -45,6 +45,7 @@ pub(super) struct Parts {
     pub(super) view: SharedView,
     pub(super) sync: Option<sync::Handle>,
     pub(super) evidence: Option<evidence::Handle>,
+    pub(super) files: Option<sync::files::Handle>,
     pub(super) calls: mpsc::Receiver<Call>,
 }
 
@@ -63,6 +64,8 @@ pub(super) struct App {
     sync: Option<sync::Handle>,
     /// None on a witness.
     evidence: Option<evidence::Handle>,
+    /// None on a witness.
+    files: Option<sync::files::Handle>,
     calls: mpsc::Receiver<Call>,
     journal: Journal,
     watchdog: Watchdog,
@@ -96,6 +99,7 @@ impl App {
             view: parts.view,
             sync: parts.sync,
             evidence: parts.evidence,
+            files: parts.files,
             calls: parts.calls,
             started: Instant::now(),
             handover: None,
@@ -110,6 +114,7 @@ impl App {
         let mut hangup = signal(SignalKind::hangup())?;
         let mut feed = tokio::time::interval(self.watchdog.every);
         let mut hooks_done = self.journal.hooks.done();
+        let mut files = self.files.as_ref().map(sync::files::Handle::changed);
         if self.ready {
             self.watchdog.ready(&self.headline());
         }
@@ -129,6 +134,11 @@ impl App {
                 Ok(()) = hooks_done.changed() => {
                     if let Some(done) = hooks_done.borrow_and_update().clone() {
                         self.journal.hooks_done(&done);
+                    }
+                }
+                () = changed(&mut files) => {
+                    if let Err(e) = self.take_files().await {
+                        error!("a changed file is not applied: {e:#}");
                     }
                 }
                 _ = hangup.recv() => match self.reload().await {
@@ -181,6 +191,7 @@ impl App {
         match notice {
             Notice::Entered(term, phases) => self.journal.entered(term, phases),
             Notice::Handshakes(term, handshakes) => self.journal.handshakes(term, handshakes),
+            Notice::Restarted(term, why) => self.journal.restarted(term, why),
             Notice::Report(report) => {
                 match &report {
                     Report::Left(term) => self.journal.left(*term),
@@ -254,5 +265,16 @@ impl App {
             error!("leaving could not be verified: run `wgha release`");
         }
         self.journal.stop(reason.to_owned(), term, role).await;
+    }
+}
+
+/// Waits until synced files have changed; for ever if there are none.
+async fn changed(files: &mut Option<watch::Receiver<u64>>) {
+    let alive = match files {
+        Some(changes) => changes.changed().await.is_ok(),
+        None => false,
+    };
+    if !alive {
+        std::future::pending().await
     }
 }

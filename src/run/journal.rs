@@ -120,6 +120,19 @@ impl Journal {
         });
     }
 
+    /// An interface was restarted: no change of role, but clients notice.
+    pub(super) fn restarted(&mut self, term: Term, reason: String) {
+        let word = Role::Master.word().to_owned();
+        self.events.push(events::Event {
+            at: rfc3339(clock::wall()),
+            from: word.clone(),
+            to: word,
+            term,
+            reason,
+            phases_ms: events::Phases::default(),
+        });
+    }
+
     /// The effects of a term are gone.
     pub(super) fn left(&mut self, term: Term) {
         // The reconciler says so at every new term of others, too.

@@ -112,7 +112,7 @@ async fn start(
     let view = SharedView::default();
     let setup = Arc::new(setup);
     let endpoints = sync::Endpoints::default();
-    let sync = start_sync(&setup, &endpoints, &state)?;
+    let (sync, files) = start_sync(&setup, &endpoints, &state, &handle)?;
     let evidence = start_evidence(&setup, &endpoints, &handle, &state)?;
     let gateway =
         start_gateway(&setup, &ledger, Shared { view: view.clone(), endpoints, stamps }, &handle)?;
@@ -138,6 +138,7 @@ async fn start(
         view,
         sync,
         evidence,
+        files,
         calls,
     });
     app.context("cannot start the thread that keeps the state")
@@ -175,7 +176,9 @@ async fn refuse_foreign_tunnels(setup: &Setup, ledger: &Ledger) -> anyhow::Resul
 /// Decides `backend = "auto"` once and keeps the choice. Returns what this node runs, for its peers.
 async fn choose_backends(setup: &Setup, ledger: &Ledger) -> anyhow::Result<WireguardKind> {
     let mut first = None;
-    for (entry, _) in setup.tunnels() {
+    let gateway = !setup.config.node().witness;
+    // Also those whose file is not there yet.
+    for entry in setup.config.wireguard.iter().filter(|_| gateway) {
         let recorded = ledger.interface(&entry.interface).map(|i| i.backend);
         let kernel = match (entry.backend, recorded.as_deref()) {
             (BackendChoice::Kernel, _) | (BackendChoice::Auto, Some("kernel")) => true,
@@ -261,17 +264,23 @@ impl GatewayParts {
     }
 }
 
-/// Starts the sync channel. A witness has none.
+/// Starts the sync channel, and what keeps files the same over it. A witness has neither.
 fn start_sync(
     setup: &Setup,
     endpoints: &sync::Endpoints,
     state: &Arc<StateDir>,
-) -> anyhow::Result<Option<sync::Handle>> {
+    handle: &daemon::Handle,
+) -> anyhow::Result<(Option<sync::Handle>, Option<sync::files::Handle>)> {
     if setup.config.node().witness {
-        return Ok(None);
+        return Ok((None, None));
     }
-    let handle = sync::start(sync::Settings::new(setup), endpoints.clone(), Arc::clone(state));
-    handle.map(Some).context("cannot start the sync channel's thread")
+    let settings = sync::files::Settings::new(setup);
+    let (files, hub) = sync::files::start(settings, Arc::clone(state), handle.level.clone())
+        .context("cannot start the thread that syncs files")?;
+    let settings = sync::Settings::new(setup);
+    let sync = sync::start(settings, endpoints.clone(), hub, Arc::clone(state))
+        .context("cannot start the sync channel's thread")?;
+    Ok((Some(sync), Some(files)))
 }
 
 /// Starts the outside evidence. A witness, which takes no role over, has none.

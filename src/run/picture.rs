@@ -14,7 +14,7 @@ use crate::gateway::view::View;
 use crate::hooks::HookResult;
 use crate::link;
 use crate::status::{
-    Evidence, EvidenceSource, FloatingIp, Hook, Lease, Node, Path, Status, Wireguard,
+    Evidence, EvidenceSource, FloatingIp, Hook, Lease, Node, Path, Status, Sync, Wireguard,
 };
 use crate::sync;
 
@@ -99,6 +99,19 @@ pub(super) fn add_evidence(status: &mut Status, evidence: Option<&evidence::Pict
         sources: picture.sources.iter().map(source).collect(),
         trouble: picture.trouble.clone(),
     };
+}
+
+/// Adds the synced files.
+pub(super) fn add_files(status: &mut Status, files: Option<sync::files::Picture>) {
+    let Some(picture) = files else { return };
+    let row = |view: sync::files::FileView| Sync {
+        file: view.file,
+        version: view.version,
+        in_sync: view.in_sync,
+        problem: view.problem,
+    };
+    status.sync = picture.files.into_iter().map(row).collect();
+    status.link.insert("files_dropped".to_owned(), picture.dropped);
 }
 
 /// Leases, which would make the master the only one, need three voters, and are not in this version.

@@ -172,6 +172,9 @@ fn resources(page: &mut Page, s: &Status) {
         &["SYNC", "VERSION", "FILE"],
         sync.map(|f| vec![same(f.in_sync).to_owned(), f.version.to_string(), f.file.clone()]),
     );
+    for (file, problem) in s.sync.iter().filter_map(|f| Some((&f.file, f.problem.as_ref()?))) {
+        page.line(&format!("! {file}: {problem}"));
+    }
 }
 
 fn programs(page: &mut Page, s: &Status, now: SystemTime) {

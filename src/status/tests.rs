@@ -46,7 +46,12 @@ fn sample() -> Status {
             outcome: "exit 0".into(),
         }],
         claims: vec![Claim { run: vec!["aws-eip".into()], held: true, checked_at: None }],
-        sync: vec![Sync { file: "/etc/wireguard/wg0.conf".into(), version: 3, in_sync: true }],
+        sync: vec![Sync {
+            file: "/etc/wireguard/wg0.conf".into(),
+            version: 3,
+            in_sync: true,
+            problem: Some("line 7, PublicKey: missing".into()),
+        }],
         version: "0.1.0".into(),
         warnings: vec![
             "the clock of gw2-with-a-name-longer-than-most is off by more than a second".into(),
@@ -209,6 +214,7 @@ wg0        kernel   up     250    31      187    203.0.113.10
 
 SYNC     VERSION  FILE
 in sync  3        /etc/wireguard/wg0.conf
+! /etc/wireguard/wg0.conf: line 7, PublicKey: missing
 
 CHECK   RESULT  DETAIL
 uplink  FAILS   no answer

@@ -10,6 +10,7 @@ use wgha_proto::Term;
 
 use super::channel::{Channel, IDLE, Receiver, Refusal, Sender};
 use super::endpoints::{Endpoints, Origin, Peers, Table};
+use super::files::{Hub, Link};
 use super::message::Message;
 
 /// Something is said at least this often.
@@ -21,24 +22,36 @@ const _: () = assert!(ALIVE.as_millis() * 3 < IDLE.as_millis());
 const SNAPSHOT: Duration = Duration::from_secs(60);
 
 /// Runs until the connection ends, and says why.
-pub(super) async fn run(channel: Channel, endpoints: &Endpoints) -> Refusal {
+pub(super) async fn run(channel: Channel, endpoints: &Endpoints, files: &Hub) -> Refusal {
     let Channel { peer, receiver, sender } = channel;
     // Questions to an earlier connection went with it.
     let question = endpoints.flushes.asked(&peer);
     let _session = endpoints.flushes.session(&peer);
     // The last question that is to be answered.
     let (owed, owing) = watch::channel(0);
+    let link = files.join(&peer);
+    let deliver = link.deliverer();
     tokio::select! {
-        why = receive(receiver, &peer, endpoints, &owed) => why,
-        why = send(sender, &peer, endpoints, owing, question) => why,
+        why = receive(receiver, &peer, endpoints, &owed, deliver) => why,
+        why = send(sender, &peer, endpoints, Questions { owing, question }, link) => why,
     }
 }
 
+/// What is asked of the other side, and what it asks.
+struct Questions {
+    /// The last that is to be answered.
+    owing: watch::Receiver<u64>,
+    /// The last that was sent.
+    question: u64,
+}
+
+/// `files` takes what is said about files.
 async fn receive(
     mut receiver: Receiver,
     peer: &str,
     endpoints: &Endpoints,
     owed: &watch::Sender<u64>,
+    files: impl Fn(Message),
 ) -> Refusal {
     loop {
         match receiver.receive().await {
@@ -50,6 +63,9 @@ async fn receive(
             }
             Ok(Message::Flush { number }) => _ = owed.send_replace(number),
             Ok(Message::Flushed { number }) => endpoints.flushes.answered(peer, number),
+            Ok(message @ (Message::Files(_) | Message::FileWant(_) | Message::FilePart(_))) => {
+                files(message)
+            }
             Ok(Message::Hello { .. } | Message::Alive {} | Message::Unknown) => {}
             Err(why) => return why,
         }
@@ -60,8 +76,8 @@ async fn send(
     mut sender: Sender,
     peer: &str,
     endpoints: &Endpoints,
-    mut owing: watch::Receiver<u64>,
-    mut question: u64,
+    mut questions: Questions,
+    mut files: Link,
 ) -> Refusal {
     let mut asked = endpoints.flushes.changed();
     let mut changed = endpoints.changed();
@@ -69,23 +85,27 @@ async fn send(
     let mut sent = Sent::default();
     let mut alive = Instant::now() + ALIVE;
     loop {
-        let mut messages = Vec::new();
+        let mut last = None;
         tokio::select! {
             // The tables outlive the connection.
             _ = changed.changed() => {}
             _ = asked.changed() => {}
-            _ = owing.changed() => {
-                messages.push(Message::Flushed { number: *owing.borrow_and_update() });
+            _ = questions.owing.changed() => {
+                let number = *questions.owing.borrow_and_update();
+                last = Some(Message::Flushed { number });
             }
             () = sleep_until(alive) => {}
+            file = files.next() => last = Some(file),
         }
         let now = endpoints.flushes.asked(peer);
-        messages.extend(sent.messages(endpoints.look_all(), Instant::now()));
+        // Endpoints first: a takeover may need them now.
+        let mut messages = sent.messages(endpoints.look_all(), Instant::now());
         // Behind the difference whose arrival it asks for.
-        if now != question {
-            question = now;
+        if now != questions.question {
+            questions.question = now;
             messages.push(Message::Flush { number: now });
         }
+        messages.extend(last);
         if messages.is_empty() && Instant::now() >= alive {
             messages.push(Message::Alive {});
         }

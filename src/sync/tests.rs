@@ -40,7 +40,9 @@ fn gateway(settings: Settings) -> Gateway {
     let dir = tempfile::tempdir().unwrap();
     let endpoints = Endpoints::default();
     let state = Arc::new(StateDir::open(dir.path()).unwrap());
-    Gateway { handle: start(settings, endpoints.clone(), state).unwrap(), endpoints, _dir: dir }
+    let hub = files::Hub::unattended();
+    let handle = start(settings, endpoints.clone(), hub, state).unwrap();
+    Gateway { handle, endpoints, _dir: dir }
 }
 
 fn publish(gateway: &Gateway, term: u64, port: u16) {

@@ -8,6 +8,7 @@
 mod audit;
 mod clients;
 mod clock;
+mod files;
 mod handover;
 mod ipv6;
 mod isolation;

@@ -8,8 +8,8 @@ use tracing::{debug, error, info, warn};
 use wgha_proto::{Ability, Doubt, Term};
 
 use super::{ANNOUNCE_AGAIN, ANNOUNCE_REFRESH, Machine};
-use crate::gateway::tunnel::Tunnel;
-use crate::gateway::{Effects, Phases, Wanted};
+use crate::gateway::tunnel::{Kept, Tunnel};
+use crate::gateway::{Effects, Notice, Phases, Wanted};
 use crate::net::address;
 use crate::setup::Setup;
 
@@ -64,11 +64,22 @@ impl Effects for Machine {
         }
         for index in 0..self.tunnels.len() {
             let Some(tunnel) = self.tunnels.get_mut(index) else { continue };
-            if tunnel.keep_up(&self.endpoints).await? {
-                self.attend_again(term);
-                let Some(tunnel) = self.tunnels.get(index) else { continue };
-                let what = format!("put back: {}", tunnel.interface());
-                self.restored(&what);
+            let kept = tunnel.keep_up(&self.endpoints).await?;
+            let name = tunnel.interface().to_owned();
+            match kept {
+                Kept::Stood => {}
+                Kept::PutBack => {
+                    self.attend_again(term);
+                    self.restored(&format!("put back: {name}"));
+                }
+                Kept::Restarted => {
+                    self.attend_again(term);
+                    let why =
+                        format!("{name} restarted: its private key changed, all sessions ended");
+                    warn!("{why}");
+                    // For the record alone: nobody waits for it.
+                    let _ = self.notices.try_send(Notice::Restarted(term, why));
+                }
             }
         }
         if self.announce_at.is_some_and(|at| at <= Instant::now()) {
@@ -170,6 +181,7 @@ impl Effects for Machine {
             }
         }
         self.floating_ips = floating_ips;
+        self.missing = setup.missing();
         self.set_lines();
     }
 

@@ -51,6 +51,7 @@ impl Tunnel {
         backend.set_source(self.entry.source.iter().copied().collect());
         backend.stage(&self.conf).await.map_err(|e| format!("{}: {e}", self.entry.interface))?;
         self.stale = false;
+        self.staged_key = Some(self.conf.public_key);
         // Peers may be new.
         self.endpoints = 0;
         Ok(())

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
-use tracing::warn;
+use tracing::{info, warn};
 use wgha_proto::{Command, Refused};
 
 use super::{ANSWER, App, EVENTS};
@@ -79,6 +79,7 @@ impl App {
         let mut status =
             picture::status(&self.setup.config, self.wireguard, picture, &view, &hooks, uptime);
         picture::add_sync(&mut status, sync.as_ref());
+        picture::add_files(&mut status, self.files.as_ref().map(sync::files::Handle::view));
         let evidence = self.evidence.as_ref().map(evidence::Handle::look);
         picture::add_evidence(&mut status, evidence.as_ref(), picture.now);
         status
@@ -95,10 +96,40 @@ impl App {
         let read = move || Setup::load(&path, node.as_deref());
         let setup = tokio::task::spawn_blocking(read).await??;
         needs_restart(&self.setup, &setup)?;
+        if let Some(missing) = setup.missing().filter(|_| self.setup.missing().is_none()) {
+            // The device goes on with what it has.
+            bail!("{missing}");
+        }
+        self.apply(Arc::new(setup)).await?;
+        if let Some(sync) = &self.sync {
+            sync.reconfigure(sync::Settings::new(&self.setup)).await;
+        }
+        if let Some(evidence) = &self.evidence {
+            evidence.reconfigure(evidence::Settings::new(&self.setup.config));
+        }
+        if let Some(files) = &self.files {
+            files.reconfigure(sync::files::Settings::new(&self.setup)).await;
+        }
+        self.journal.reconfigure(&self.setup);
+        Ok("reloaded".to_owned())
+    }
+
+    /// Files of `[sync]` changed: those of WireGuard are applied, and nothing else.
+    pub(super) async fn take_files(&mut self) -> anyhow::Result<()> {
+        let setup = Arc::clone(&self.setup);
+        let read = move || setup.with_files_of_now();
+        if let Some(setup) = tokio::task::spawn_blocking(read).await?? {
+            self.apply(Arc::new(setup)).await?;
+            info!("the changed WireGuard files are applied");
+        }
+        Ok(())
+    }
+
+    /// Has everyone take up other settings.
+    async fn apply(&mut self, setup: Arc<Setup>) -> anyhow::Result<()> {
         for warning in &setup.warnings {
             warn!("{warning}");
         }
-        let setup = Arc::new(setup);
         let new = NewConfig {
             config: setup.config.clone(),
             node: setup.node_config(self.wireguard),
@@ -111,15 +142,8 @@ impl App {
                 "the reconciler takes no orders; the protocol has the new config already",
             )?;
         }
-        if let Some(sync) = &self.sync {
-            sync.reconfigure(sync::Settings::new(&setup)).await;
-        }
-        if let Some(evidence) = &self.evidence {
-            evidence.reconfigure(evidence::Settings::new(&setup.config));
-        }
-        self.journal.reconfigure(&setup);
         self.setup = setup;
-        Ok("reloaded".to_owned())
+        Ok(())
     }
 }
 
