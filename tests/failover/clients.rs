@@ -71,6 +71,7 @@ fn called_back_after_a_link_cut_and_after_a_handover() {
     }
 
     follows(&pair, &gw1);
+    pair.is_ready(&gw1);
     let order = Instant::now();
     pair.hand_over(&gw2, &gw1);
     back_before_the_clients_own_time(&pair, order);
