@@ -44,7 +44,7 @@ fn deaf_or_mute() {
     let deaf = pair.lab.inject(vec![Filter::deaf("gw1")]).expect("cut");
     std::thread::sleep(heartbeat() * 12);
     assert_eq!(pair.status(&gw2)["role"], "master", "a deaf backup displaces nobody");
-    pair.says(&gw1, "backup", "isolated");
+    pair.says(&pair.gateway(1), "backup", "isolated");
     pair.lab.heal(deaf).expect("heal");
     pair.settled_on(&gw2, "gw1 hears again");
     pair.end();
