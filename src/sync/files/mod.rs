@@ -172,13 +172,8 @@ impl Hub {
 }
 
 impl Link {
-    /// Passes on what the peer said. Never waits; what does not fit in is said again by the peer.
-    pub fn deliver(&self, message: Message) {
-        deliver(&self.hub, self.id, message);
-    }
-
-    /// For the connection's receiving half: as [`deliver`](Link::deliver).
-    #[must_use]
+    /// For the connection's receiving half: passes on what the peer said. Never waits; what does not
+    /// fit in is said again by the peer.
     pub fn deliverer(&self) -> impl Fn(Message) + use<> {
         let (hub, id) = (self.hub.clone(), self.id);
         move |message| deliver(&hub, id, message)
