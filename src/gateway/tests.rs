@@ -298,6 +298,8 @@ async fn a_standby_looks_once_and_then_waits_for_the_role_alone() {
     rig.level.send(level(Role::Backup, 5)).unwrap();
     assert_eq!(rig.report().await, Report::Left(4));
     rig.level.send(asked(Role::Backup, 5, examine(8))).unwrap();
+    assert_eq!(rig.report().await, Report::Left(5), "of the new term too, by a look");
+    assert_eq!(rig.report().await, Report::Ability(Ability::Ready));
     assert_eq!(rig.report().await, Report::Examined(8, Err(Doubt::PortTaken)));
 }
 
