@@ -37,7 +37,13 @@ struct Gateway {
 }
 
 fn level(role: Role, master: Option<&str>) -> RoleLevel {
-    RoleLevel { role, term: 1, reason: Reason::Started, master: master.map(str::to_owned) }
+    RoleLevel {
+        role,
+        term: 1,
+        reason: Reason::Started,
+        master: master.map(str::to_owned),
+        errand: None,
+    }
 }
 
 impl Gateway {
