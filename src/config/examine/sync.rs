@@ -15,7 +15,8 @@ pub(super) fn examine(config: &Config, found: &mut Findings) {
         lost(file, found);
     }
     for wireguard in config.wireguard.iter().filter(|w| !config.is_synced(&w.config)) {
-        let other = config.sync.iter().find(|file| is_same(&file.path, &wireguard.config));
+        let mut files = config.sync.iter().filter(|file| !file.directory);
+        let other = files.find(|file| is_same(&file.path, &wireguard.config));
         if let Some(other) = other {
             found.warnings.push(format!(
                 "{} is {}, which is synced, behind a symbolic link; name it the same way in \
