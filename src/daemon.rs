@@ -11,7 +11,7 @@ use wgha_proto::{
     RoleLevel, Snapshot, Time,
 };
 
-use crate::clock;
+use crate::clock::{self, Stamps};
 use crate::config::Config;
 use crate::link::{Link, LinkCounters, Route};
 use crate::net::gate::Permit;
@@ -99,6 +99,7 @@ pub struct Daemon {
     turns: Arc<AtomicU64>,
     out: Vec<u8>,
     slow_at: Time,
+    stamps: Stamps,
 }
 
 /// What ended the wait.
@@ -112,7 +113,7 @@ impl Daemon {
     /// A loop around `node` and `link`, which says in `permit` how long the machine may act. Call inside
     /// the runtime that will [`run`](Daemon::run) it.
     #[must_use]
-    pub fn new(node: Node, link: Link, permit: Permit) -> (Daemon, Handle) {
+    pub fn new(node: Node, link: Link, stamps: Stamps, permit: Permit) -> (Daemon, Handle) {
         let (input_tx, inputs) = mpsc::channel(INPUTS);
         let (event_tx, events) = mpsc::channel(EVENTS);
         let (level_tx, level) = watch::channel(node.level().clone());
@@ -130,6 +131,7 @@ impl Daemon {
             turns: Arc::clone(&turns),
             out: Vec::with_capacity(1500),
             slow_at: Time::ZERO,
+            stamps,
         };
         (daemon, Handle { inputs: input_tx, level, wants_evidence, events, turns })
     }
@@ -229,21 +231,11 @@ impl Daemon {
         }
     }
 
-    /// Sends, then publishes. True when the node has stopped.
+    /// Says until when the machine may act, publishes the level, on which it waits; then sends, then
+    /// tells. True when the node has stopped.
     fn drain(&mut self, now: Time, back: Option<Route>) -> bool {
-        // Who is no longer master must not act, whatever sending takes; what is sent extends the rest.
-        if self.node.permitted_until().is_none() {
-            self.permit.set(None);
-        }
-        while let Some(destination) = self.node.poll_transmit(now, &mut self.out) {
-            let route = match destination {
-                Destination::Peer { peer, path } => self.link.route(peer, path),
-                Destination::Sender => back,
-            };
-            if let Some(route) = route {
-                self.link.send(route, &self.out);
-            }
-        }
+        // First of all: who is no longer master must not act, whatever sending takes; whoever has won may,
+        // so that the machine finds the gate opening when it hears of the role.
         self.permit.set(self.node.permitted_until());
         let level = self.node.level();
         self.level.send_if_modified(|old| {
@@ -253,6 +245,17 @@ impl Daemon {
             }
             changed
         });
+        while let Some(destination) = self.node.poll_transmit(now, &mut self.out) {
+            let route = match destination {
+                Destination::Peer { peer, path } => self.link.route(peer, path),
+                Destination::Sender => back,
+            };
+            if let Some(route) = route {
+                self.link.send(route, &self.out);
+            }
+        }
+        // What was sent extends it.
+        self.permit.set(self.node.permitted_until());
         let wanted = self.node.wants_evidence();
         self.wants_evidence.send_if_modified(|old| std::mem::replace(old, wanted) != wanted);
         let mut stopped = false;
@@ -271,7 +274,6 @@ impl Daemon {
         }
         self.slow_at = now + SLOW;
         self.link.bind_missing();
-        let boot = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
-        self.node.set_wall_offset(clock::wall().saturating_sub(boot));
+        self.node.set_wall_offset(self.stamps.offset_ns());
     }
 }

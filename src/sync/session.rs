@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 use wgha_proto::Term;
 
 use super::channel::{Channel, IDLE, Receiver, Refusal, Sender};
 use super::endpoints::{Endpoints, Origin, Peers, Table};
+use super::files::{Hub, Link};
 use super::message::Message;
 
 /// Something is said at least this often.
@@ -20,15 +22,37 @@ const _: () = assert!(ALIVE.as_millis() * 3 < IDLE.as_millis());
 const SNAPSHOT: Duration = Duration::from_secs(60);
 
 /// Runs until the connection ends, and says why.
-pub(super) async fn run(channel: Channel, endpoints: &Endpoints) -> Refusal {
+pub(super) async fn run(channel: Channel, endpoints: &Endpoints, files: &Hub) -> Refusal {
     let Channel { peer, receiver, sender } = channel;
+    // Questions to an earlier connection went with it.
+    let question = endpoints.flushes.asked(&peer);
+    let _session = endpoints.flushes.session(&peer);
+    // The last question that is to be answered.
+    let (owed, owing) = watch::channel(0);
+    let link = files.join(&peer);
+    let deliver = link.deliverer();
     tokio::select! {
-        why = receive(receiver, &peer, endpoints) => why,
-        why = send(sender, endpoints) => why,
+        why = receive(receiver, &peer, endpoints, &owed, deliver) => why,
+        why = send(sender, &peer, endpoints, Questions { owing, question }, link) => why,
     }
 }
 
-async fn receive(mut receiver: Receiver, peer: &str, endpoints: &Endpoints) -> Refusal {
+/// What is asked of the other side, and what it asks.
+struct Questions {
+    /// The last that is to be answered.
+    owing: watch::Receiver<u64>,
+    /// The last that was sent.
+    question: u64,
+}
+
+/// `files` takes what is said about files.
+async fn receive(
+    mut receiver: Receiver,
+    peer: &str,
+    endpoints: &Endpoints,
+    owed: &watch::Sender<u64>,
+    files: impl Fn(Message),
+) -> Refusal {
     loop {
         match receiver.receive().await {
             Ok(Message::Endpoints(message)) => {
@@ -37,24 +61,51 @@ async fn receive(mut receiver: Receiver, peer: &str, endpoints: &Endpoints) -> R
                     debug!("{peer} sends endpoints, which this node knows better");
                 }
             }
+            Ok(Message::Flush { number }) => _ = owed.send_replace(number),
+            Ok(Message::Flushed { number }) => endpoints.flushes.answered(peer, number),
+            Ok(message @ (Message::Files(_) | Message::FileWant(_) | Message::FilePart(_))) => {
+                files(message)
+            }
             Ok(Message::Hello { .. } | Message::Alive {} | Message::Unknown) => {}
             Err(why) => return why,
         }
     }
 }
 
-async fn send(mut sender: Sender, endpoints: &Endpoints) -> Refusal {
+async fn send(
+    mut sender: Sender,
+    peer: &str,
+    endpoints: &Endpoints,
+    mut questions: Questions,
+    mut files: Link,
+) -> Refusal {
+    let mut asked = endpoints.flushes.changed();
     let mut changed = endpoints.changed();
     changed.mark_changed();
     let mut sent = Sent::default();
     let mut alive = Instant::now() + ALIVE;
     loop {
+        let mut last = None;
         tokio::select! {
             // The tables outlive the connection.
             _ = changed.changed() => {}
+            _ = asked.changed() => {}
+            _ = questions.owing.changed() => {
+                let number = *questions.owing.borrow_and_update();
+                last = Some(Message::Flushed { number });
+            }
             () = sleep_until(alive) => {}
+            file = files.next() => last = Some(file),
         }
+        let now = endpoints.flushes.asked(peer);
+        // Endpoints first: a takeover may need them now.
         let mut messages = sent.messages(endpoints.look_all(), Instant::now());
+        // Behind the difference whose arrival it asks for.
+        if now != questions.question {
+            questions.question = now;
+            messages.push(Message::Flush { number: now });
+        }
+        messages.extend(last);
         if messages.is_empty() && Instant::now() >= alive {
             messages.push(Message::Alive {});
         }

@@ -40,7 +40,9 @@ fn gateway(settings: Settings) -> Gateway {
     let dir = tempfile::tempdir().unwrap();
     let endpoints = Endpoints::default();
     let state = Arc::new(StateDir::open(dir.path()).unwrap());
-    Gateway { handle: start(settings, endpoints.clone(), state).unwrap(), endpoints, _dir: dir }
+    let hub = files::Hub::unattended();
+    let handle = start(settings, endpoints.clone(), hub, state).unwrap();
+    Gateway { handle, endpoints, _dir: dir }
 }
 
 fn publish(gateway: &Gateway, term: u64, port: u16) {
@@ -48,6 +50,7 @@ fn publish(gateway: &Gateway, term: u64, port: u16) {
         public_key: [1; 32],
         endpoint: Some(([192, 0, 2, 1], port).into()),
         last_handshake: None,
+        received: 0,
     };
     gateway.endpoints.begin("wg0", term);
     gateway.endpoints.publish("wg0", term, &[peer]);

@@ -59,6 +59,7 @@ const STATUS: &[(&str, &str)] = &[
     ("hooks", "list"),
     ("claims", "list"),
     ("sync", "list"),
+    ("warnings", "strings"),
     ("refusals", "object"),
     ("link", "object"),
 ];

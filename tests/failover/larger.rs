@@ -17,6 +17,7 @@ fn three_gateways() {
     pair.lab.heal_link(&gw2, true).expect("heal");
     pair.start_on(&gw1);
     pair.settled_on(&gw3, "all are back: the incumbent stays");
+    pair.is_ready(&gw2);
     pair.wgha(&gw3, &["handover", "--to", "gw2"]);
     pair.settled_on(&gw2, "handover to the one that was named");
     pair.end();

@@ -7,14 +7,22 @@
 
 mod audit;
 mod clients;
+mod clock;
+mod files;
 mod gate;
+mod handover;
 mod ipv6;
+mod isolation;
 mod larger;
 mod links;
 mod meddling;
+mod nat;
 mod operator;
 mod pair;
 mod reload;
 mod scripts;
 mod signals;
+mod silence;
+mod source;
 mod trouble;
+mod uplink;

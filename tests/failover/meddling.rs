@@ -102,6 +102,7 @@ fn interface_removed_and_back() {
     ))
     .expect("addresses");
     pair.settled_on(&gw2, "the interface is back");
+    pair.is_ready(&gw1);
     pair.wgha(&gw2, &["handover", "--to", "gw1"]);
     pair.settled_on(&gw1, "handover to where the interface is back");
     // Down on the backup, down on the master.

@@ -271,7 +271,7 @@ impl Audit {
                 watched.unable = matches!(ability, wgha_proto::Ability::Unable(_));
                 watched.able_since = now;
             }
-            Report::Entered(_) => {}
+            Report::Entered(_) | Report::Examined(..) | Report::Flushed(_) => {}
         }
     }
 
@@ -540,7 +540,7 @@ impl Audit {
             }
             Event::Maintenance(on) => w.hosts[host].disk.maintenance = *on,
             Event::Reassert { .. } => w.stats.add(Situation::Reassert),
-            Event::Peer { .. } | Event::Stopped => {}
+            Event::Peer { .. } | Event::Alarm { .. } | Event::Stopped => {}
         }
     }
 

@@ -165,7 +165,7 @@ impl Node {
             release: self.release.map(|r| Release {
                 term: r.term,
                 successor: r.successor,
-                remaining_ms: millis(r.until.since(now)),
+                remaining_ms: millis(r.reserved_until.since(now)),
                 sequence: r.sequence,
             }),
             handover: self.handover_step(index),

@@ -2,5 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "all of this is tests")]
 
 mod elections;
+mod handover;
 mod random;
+mod stamps;
 mod world;
