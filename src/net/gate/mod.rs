@@ -240,7 +240,9 @@ impl Gate {
 pub fn table_name(cluster: &str) -> String {
     let plain: String =
         cluster.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-    if plain == cluster {
+    // A number alone is the name of a port's barrier.
+    let number = plain.bytes().all(|b| b.is_ascii_digit());
+    if plain == cluster && !number {
         return format!("wgha_{plain}");
     }
     // Names that differ in the other characters alone must differ here, too (FNV-1a).
@@ -269,12 +271,14 @@ pub fn remove(name: &str) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::barrier;
 
     #[test]
     fn tables_of_different_clusters_have_different_names_that_nft_reads() {
         assert_eq!(table_name("edge"), "wgha_edge");
-        let names = ["a-b", "a.b", "a_b", "ab"].map(table_name);
+        let names = ["a-b", "a.b", "a_b", "ab", "51820"].map(table_name);
         for (i, name) in names.iter().enumerate() {
+            assert_ne!(*name, barrier::table_of(51820));
             assert!(name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'), "{name}");
             assert!(!names[..i].contains(name), "{name}");
         }
