@@ -75,7 +75,17 @@ fn nft(arguments: &[&str]) -> String {
 
 fn socket(ip: &str, port: u16) -> UdpSocket {
     let ip: IpAddr = ip.parse().unwrap();
-    let socket = UdpSocket::bind((ip, port)).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let socket = loop {
+        match UdpSocket::bind((ip, port)) {
+            // A program that another test starts holds all our sockets for the moment before its exec, the
+            // one that was just closed among them.
+            Err(e) if e.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            other => break other.unwrap(),
+        }
+    };
     socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     socket
 }
