@@ -156,9 +156,9 @@ impl Machine {
     /// would move its clients to this machine's own address. Every step is tried even if one
     /// before it failed. Returns what stood.
     async fn take_off(&mut self) -> Result<Vec<String>, String> {
+        self.attendance.end();
         // Shut by the protocol's loop the moment that the role went; what is late is shut by what follows.
         self.gate.closed().await;
-        self.attendance.end();
         let mut stood = Vec::new();
         let mut first_error = None;
         let mut note = |what: &str, result: Result<bool, String>| match result {

@@ -88,8 +88,6 @@ pub struct Table {
     acting: bool,
     /// A snapshot that is not complete yet.
     pending: Option<Peers>,
-    /// As master: what another one of a newer term says, to which this node will yield.
-    successor: Option<Box<Table>>,
     /// When its device was last polled in this term, and the bytes that it had received.
     polled: Option<(Time, u64)>,
 }
@@ -112,26 +110,6 @@ impl Table {
         let now = clock::now();
         self.period = self.complete.map_or(Duration::ZERO, |before| now.since(before));
         self.complete = Some(now);
-    }
-
-    /// As master: keeps what one of a newer term says. It sends its whole table once, and would not know
-    /// that this node was a moment too late to take it.
-    fn heed(&mut self, update: Update) {
-        let next = self.successor.get_or_insert_default();
-        if update.term > self.term && update.term >= next.term {
-            next.term = update.term;
-            take(next, update.part, update.peers, &update.gone);
-        }
-    }
-
-    /// Master no more: goes on with what the next one said meanwhile.
-    fn yield_to(&mut self, next: Table) {
-        self.pending = next.pending;
-        if next.origin == Origin::Master {
-            (self.origin, self.term) = (next.origin, next.term);
-            (self.complete, self.period) = (next.complete, next.period);
-            self.replace(next.peers);
-        }
     }
 
     fn replace(&mut self, peers: Peers) {
@@ -212,19 +190,14 @@ impl Endpoints {
     pub fn begin(&self, interface: &str, term: Term) {
         self.change(interface, |table| {
             (table.acting, table.term, table.origin) = (true, term, Origin::Own);
-            (table.pending, table.polled, table.successor) = (None, None, None);
+            (table.pending, table.polled) = (None, None);
             true
         });
     }
 
     /// This node is master no more.
     pub fn end(&self, interface: &str) {
-        self.change(interface, |table| {
-            if let Some(next) = table.successor.take() {
-                table.yield_to(*next);
-            }
-            std::mem::take(&mut table.acting)
-        });
+        self.change(interface, |table| std::mem::take(&mut table.acting));
         self.received.send_if_modified(|at| at.take().is_some());
     }
 
@@ -260,17 +233,12 @@ impl Endpoints {
         }
     }
 
-    /// Takes what a master sent. False if this node knows better, as long as it is master itself.
+    /// Takes what a master sent. False if this node knows better.
     pub fn accept(&self, update: Update) -> bool {
         let mut taken = false;
-        let interface = update.interface.clone();
-        self.change(&interface, |table| {
-            if table.acting {
-                table.heed(update);
-                return false;
-            }
+        self.change(&update.interface, |table| {
             let fresh = table.age().is_some_and(|age| age < STALE);
-            if fresh && update.term < table.term {
+            if table.acting || (fresh && update.term < table.term) {
                 return false;
             }
             taken = true;
@@ -278,6 +246,15 @@ impl Endpoints {
             take(table, update.part, update.peers, &update.gone)
         });
         taken
+    }
+
+    /// This node takes what the master says, and does not have the whole of it, nor a part of the whole.
+    #[must_use]
+    pub fn lacks(&self, interface: &str) -> bool {
+        let tables = self.lock();
+        tables
+            .get(interface)
+            .is_some_and(|t| !t.acting && t.origin != Origin::Master && t.pending.is_none())
     }
 
     fn change(&self, interface: &str, change: impl FnOnce(&mut Table) -> bool) {

@@ -1,4 +1,4 @@
-//! Until when a master may act without a word from its node: the gate's deadline (docs/protocol.md §11).
+//! Until when a master may act without a word from its node: the gate's deadline (docs/protocol.md §6).
 
 use super::Node;
 use crate::election::State;
