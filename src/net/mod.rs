@@ -9,6 +9,7 @@ pub mod announce;
 pub mod barrier;
 pub mod gate;
 pub mod netlink;
+mod nft;
 pub mod probe;
 mod raw;
 pub mod source;

@@ -16,8 +16,8 @@ use super::Turns;
 use super::permit::Permit;
 use super::ruleset::{self, Plan, Turn};
 use super::snapshot::Snapshot;
-use super::socket::{Connection, Subscription};
 use crate::clock;
+use crate::net::nft::{Connection, Subscription};
 
 /// Attempts at one change while others change the ruleset; the last takes any generation.
 const TRIES: u32 = 5;

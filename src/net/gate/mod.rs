@@ -5,12 +5,12 @@
 //! ```text
 //! protocol thread             gate thread                      kernel
 //! node.permitted_until()  ->  Permit (an absolute instant) ->  set element with a timeout
-//!                             keeper -> kernel -> socket   <-  NFNLGRP_NFTABLES: somebody changed it
+//!                             keeper -> kernel -> nft      <-  NFNLGRP_NFTABLES: somebody changed it
 //! reconciler              ->  Gate::opened, Gate::closed
 //! ```
 //!
-//! `permit` is the number that all share, `keeper` the thread, `kernel` what it does, `ruleset` and
-//! `expression` what the tables are, `encode` and `socket` how that is said, `snapshot` how it is compared.
+//! `permit` is the number that all share, `keeper` the thread, `kernel` what it does, `ruleset` what the
+//! tables are, [`nft`](super::nft) how that is said, `snapshot` how it is compared.
 
 use std::io;
 use std::sync::mpsc;
@@ -22,24 +22,20 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 use wgha_proto::Time;
 
+use super::nft::{Connection, Family};
 use crate::{clock, priority};
 
-mod encode;
-mod expression;
 mod keeper;
 mod kernel;
 mod permit;
 mod ruleset;
 mod snapshot;
-mod socket;
 
-use encode::Family;
 use keeper::{Command, Keeper};
 use kernel::Job;
 pub use permit::Permit;
 pub use ruleset::{Guarded, Plan};
 use snapshot::Snapshot;
-use socket::Connection;
 
 /// How long the start waits for the first look at the kernel, which may have to load a module.
 const START: Duration = Duration::from_secs(2);

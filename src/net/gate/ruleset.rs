@@ -35,8 +35,9 @@ use std::net::IpAddr;
 
 use netlink_packet_core::NLM_F_CREATE;
 
-use super::encode::{Attributes, Batch, Family, Kind};
-use super::expression::{Expressions, Place};
+use crate::net::nft::{
+    Attributes, Batch, Expressions, Family, GENERATION_AT, ICMPV6, Kind, Place, Side, UDP,
+};
 
 /// The set whose elements let packets pass.
 pub(super) const SET: &str = "open";
@@ -49,8 +50,6 @@ const HOOK_ARP_OUT: u32 = 1;
 /// `NF_IP_PRI_RAW`: before connection tracking has any work with what is dropped.
 const RAW: i32 = -300;
 
-pub(super) const UDP: u8 = 17;
-pub(super) const ICMPV6: u8 = 58;
 /// `ETH_P_ARP`.
 const ARP: u16 = 0x0806;
 const NEIGHBOUR_SOLICITATION: u8 = 135;
@@ -97,7 +96,7 @@ pub(super) fn build(name: &str, plan: &Plan, open_ms: Option<u64>) -> Vec<u8> {
     let mut batch = Batch::new(0);
     clear(&mut batch, name);
     for family in plan.families() {
-        table(&mut batch, Kind::NewTable, family, name);
+        batch.table(family, name);
         set(&mut batch, family, name);
         match family {
             Family::Arp => arp_chain(&mut batch, name, plan),
@@ -120,18 +119,9 @@ pub(super) fn remove(name: &str) -> Vec<u8> {
 /// Made first, so that taking off what was not there is no error.
 fn clear(batch: &mut Batch, name: &str) {
     for family in [Family::Inet, Family::Arp] {
-        table(batch, Kind::NewTable, family, name);
-        table(batch, Kind::DelTable, family, name);
+        batch.table(family, name);
+        batch.delete_table(family, name);
     }
-}
-
-fn table(batch: &mut Batch, kind: Kind, family: Family, name: &str) {
-    batch.message(kind, family, NLM_F_CREATE, |a| {
-        a.text(1, name);
-        if kind == Kind::NewTable {
-            a.be32(2, 0);
-        }
-    });
 }
 
 fn set(batch: &mut Batch, family: Family, name: &str) {
@@ -148,20 +138,6 @@ fn set(batch: &mut Batch, family: Family, name: &str) {
     });
 }
 
-fn chain(batch: &mut Batch, family: Family, name: &str, chain: &str, hook: u32, priority: i32) {
-    batch.message(Kind::NewChain, family, NLM_F_CREATE, |a| {
-        a.text(1, name);
-        a.text(3, chain);
-        a.nested(4, |a| {
-            a.be32(1, hook);
-            a.bytes(2, &priority.to_be_bytes());
-        });
-        // NF_ACCEPT: what no rule names is none of ours.
-        a.be32(5, 1);
-        a.text(7, "filter");
-    });
-}
-
 /// One rule: what it selects, then the switch.
 fn rule(
     batch: &mut Batch,
@@ -170,20 +146,15 @@ fn rule(
     chain: &str,
     select: impl FnOnce(&mut Expressions<'_, '_>),
 ) {
-    const APPEND: u16 = netlink_packet_core::NLM_F_APPEND;
-    batch.message(Kind::NewRule, family, NLM_F_CREATE | APPEND, |a| {
-        a.text(1, name);
-        a.text(2, chain);
-        a.nested(4, |a| {
-            let mut expressions = Expressions(a);
-            select(&mut expressions);
-            expressions.drop_unless_open(family, SET);
-        });
+    batch.rule(family, (name, chain), None, |e| {
+        select(e);
+        e.protocol_not_in(SET, family);
+        e.count_and_drop();
     });
 }
 
 fn arp_chain(batch: &mut Batch, name: &str, plan: &Plan) {
-    chain(batch, Family::Arp, name, "output", HOOK_ARP_OUT, 0);
+    batch.chain(Family::Arp, name, "output", (HOOK_ARP_OUT, 0));
     for ip in plan.floating_ips.iter().filter(|ip| ip.is_ipv4()) {
         // The sender's protocol address of Ethernet and IPv4 (RFC 826).
         rule(batch, Family::Arp, name, "output", |e| e.address(Place::Network, 14, *ip));
@@ -192,8 +163,8 @@ fn arp_chain(batch: &mut Batch, name: &str, plan: &Plan) {
 
 fn inet_chains(batch: &mut Batch, name: &str, plan: &Plan) {
     let inet = Family::Inet;
-    chain(batch, inet, name, "input", HOOK_IN, RAW);
-    chain(batch, inet, name, "output", HOOK_OUT, RAW);
+    batch.chain(inet, name, "input", (HOOK_IN, RAW));
+    batch.chain(inet, name, "output", (HOOK_OUT, RAW));
     for tunnel in &plan.tunnels {
         let addresses = tunnel.addresses.iter().copied().map(Some);
         let addresses: Vec<_> =
@@ -220,13 +191,6 @@ fn inet_chains(batch: &mut Batch, name: &str, plan: &Plan) {
             e.ip(Some(*ip), Side::Source);
         });
     }
-}
-
-/// Which end of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
-    Source,
-    Destination,
 }
 
 /// The elements of a table's set. Returns where the timeouts stand, for `open_ms` to be patched.
@@ -301,7 +265,7 @@ impl Turn {
                 place.copy_from_slice(value);
             }
         };
-        put(super::encode::GENERATION_AT, &generation.to_be_bytes());
+        put(GENERATION_AT, &generation.to_be_bytes());
         for at in &self.timeouts {
             put(*at, &open_ms.max(1).to_be_bytes());
         }

@@ -2,11 +2,7 @@
 
 use std::io;
 
-use super::encode::{Family, Kind};
-use super::socket::{Connection, attribute};
-
-/// How often a list is read again that changed while it was read.
-const TRIES: usize = 5;
+use crate::net::nft::{Connection, Family, Kind, attribute};
 
 /// Tables, chains, sets and rules, each by the attributes that make it what it is, with the handle that
 /// the kernel gave it. Not the elements, which come and go, nor the counters.
@@ -24,8 +20,6 @@ const LISTS: [(Kind, &[u16]); 4] = [
     // Chain, handle, expressions.
     (Kind::GetRule, &[2, 3, 4]),
 ];
-/// The table's name, which is attribute 1 of every object.
-const TABLE: u16 = 1;
 /// `NFTA_RULE_EXPRESSIONS`.
 const EXPRESSIONS: u16 = 4;
 
@@ -33,32 +27,18 @@ impl Snapshot {
     /// Looks at the tables of this name.
     ///
     /// # Errors
-    /// The kernel refused, or the lists change all the time.
+    /// The kernel refused; `Interrupted`: the lists change all the time.
     pub(super) fn take(
         nft: &mut Connection,
         name: &str,
         families: &[Family],
     ) -> io::Result<Snapshot> {
-        let mut last = Err(io::ErrorKind::Interrupted.into());
-        for _ in 0..TRIES {
-            last = Self::try_take(nft, name, families);
-            if !matches!(&last, Err(e) if e.kind() == io::ErrorKind::Interrupted) {
-                break;
-            }
-        }
-        last
-    }
-
-    fn try_take(nft: &mut Connection, name: &str, families: &[Family]) -> io::Result<Snapshot> {
         let mut all = Vec::new();
         for family in families {
             for (kind, wanted) in LISTS {
-                nft.list(kind, *family, name, |attributes| {
-                    let table = attribute(attributes, TABLE).and_then(|t| t.strip_suffix(b"\0"));
-                    if table == Some(name.as_bytes()) {
-                        all.push(essence(*family, kind, attributes, wanted));
-                    }
-                })?;
+                for attributes in nft.list(kind, *family, name)? {
+                    all.push(essence(*family, kind, &attributes, wanted));
+                }
             }
         }
         Ok(Snapshot(all))
