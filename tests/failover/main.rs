@@ -9,6 +9,7 @@ mod audit;
 mod clients;
 mod clock;
 mod files;
+mod gate;
 mod handover;
 mod ipv6;
 mod isolation;

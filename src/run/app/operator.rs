@@ -82,6 +82,7 @@ impl App {
         picture::add_files(&mut status, self.files.as_ref().map(sync::files::Handle::view));
         let evidence = self.evidence.as_ref().map(evidence::Handle::look);
         picture::add_evidence(&mut status, evidence.as_ref(), picture.now);
+        picture::add_gate(&mut status, self.gate.as_ref(), picture.now);
         status
     }
 
@@ -154,6 +155,7 @@ fn needs_restart(old: &Setup, new: &Setup) -> anyhow::Result<()> {
         ("cluster name", a.cluster.name == b.cluster.name),
         ("name of this node", a.node().name == b.node().name),
         ("witness", a.node().witness == b.node().witness),
+        ("gate", a.cluster.gate == b.cluster.gate),
         ("state_dir", a.cluster.state_dir == b.cluster.state_dir),
         ("control socket", a.control_socket == b.control_socket),
     ];
