@@ -44,6 +44,7 @@ pub(in crate::net) enum Kind {
     GetSet = 10,
     NewElement = 12,
     DelElement = 14,
+    NewGeneration = 15,
     GetGeneration = 16,
 }
 

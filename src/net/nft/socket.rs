@@ -197,6 +197,21 @@ pub(in crate::net) fn be32(value: &[u8]) -> Option<u32> {
     value.try_into().ok().map(u32::from_be_bytes)
 }
 
+/// Whether a notification tells of more than elements of sets, which come and go by themselves, and the
+/// generation that every transaction ends with. One that cannot be read does.
+pub(in crate::net) fn changes_rules(mut rest: &[u8]) -> bool {
+    let passing = [Kind::NewElement, Kind::DelElement, Kind::NewGeneration].map(Kind::code);
+    while !rest.is_empty() {
+        let Ok(message) = NetlinkBuffer::new_checked(rest) else { return true };
+        if !passing.contains(&message.message_type()) {
+            return true;
+        }
+        let next = (message.length() as usize).next_multiple_of(4);
+        rest = rest.get(next..).unwrap_or_default();
+    }
+    false
+}
+
 /// Listens for changes of the ruleset, by whomever.
 pub(in crate::net) struct Subscription(Socket);
 
@@ -255,6 +270,25 @@ mod tests {
             });
         });
         told
+    }
+
+    #[test]
+    fn a_renewal_of_the_gate_is_no_change_of_rules() {
+        let said = |kinds: &[Kind]| {
+            let mut bytes = Vec::new();
+            for kind in kinds {
+                append(&mut bytes, kind.code(), 0, Family::Inet, 0, |a| a.text(TABLE, "t"));
+            }
+            bytes
+        };
+        let renewal =
+            [Kind::NewElement, Kind::DelElement, Kind::NewElement, Kind::NewGeneration].as_slice();
+        assert!(!changes_rules(&said(renewal)));
+        for kind in [Kind::NewTable, Kind::DelTable, Kind::NewChain, Kind::NewRule, Kind::NewSet] {
+            let last = said(&[renewal, &[kind]].concat());
+            assert!(changes_rules(&last), "{kind:?}");
+            assert!(changes_rules(&last[..last.len() - 5]), "cut off");
+        }
     }
 
     #[test]
