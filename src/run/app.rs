@@ -21,6 +21,7 @@ use crate::daemon::{self, Input};
 use crate::evidence;
 use crate::gateway::view::SharedView;
 use crate::gateway::{Notice, Order};
+use crate::http::{Http, Vital};
 use crate::setup::Setup;
 use crate::state::StateDir;
 use crate::sync;
@@ -47,6 +48,8 @@ pub(super) struct Parts {
     pub(super) evidence: Option<evidence::Handle>,
     pub(super) files: Option<sync::files::Handle>,
     pub(super) calls: mpsc::Receiver<Call>,
+    pub(super) vital: Arc<Vital>,
+    pub(super) http: Http,
 }
 
 /// The main thread.
@@ -67,6 +70,8 @@ pub(super) struct App {
     /// None on a witness.
     files: Option<sync::files::Handle>,
     calls: mpsc::Receiver<Call>,
+    vital: Arc<Vital>,
+    http: Http,
     journal: Journal,
     watchdog: Watchdog,
     started: Instant,
@@ -101,6 +106,8 @@ impl App {
             evidence: parts.evidence,
             files: parts.files,
             calls: parts.calls,
+            vital: parts.vital,
+            http: parts.http,
             started: Instant::now(),
             handover: None,
             alarms: Vec::new(),

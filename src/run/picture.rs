@@ -14,7 +14,7 @@ use crate::gateway::view::View;
 use crate::hooks::HookResult;
 use crate::link;
 use crate::status::{
-    Evidence, EvidenceSource, FloatingIp, Hook, Lease, Node, Path, Status, Sync, Wireguard,
+    Changes, Evidence, EvidenceSource, FloatingIp, Hook, Lease, Node, Path, Status, Sync, Wireguard,
 };
 use crate::sync;
 
@@ -58,6 +58,7 @@ pub(super) fn status(
         refusals: node.refusals.iter().map(|(word, n)| ((*word).to_owned(), *n)).collect(),
         link: counters(picture, view),
         evidence: Evidence::default(),
+        changes: Changes::default(),
     }
 }
 
@@ -154,6 +155,7 @@ fn myself(node: &config::Node, picture: &Picture) -> Node {
         ready: picture.node.ready,
         config_match: Some(true),
         sync: None,
+        alarms: Vec::new(),
         paths: node
             .addresses
             .iter()
