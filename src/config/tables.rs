@@ -118,6 +118,8 @@ impl File {
         rules::sync(sink, &sync, cluster.as_ref());
         let control_socket = control(sink, root, &instance);
         let http = http(sink, root);
+        rules::http(sink, http.as_ref(), &nodes);
+        let http = http.map(|at| at.value);
         Some(File {
             instance,
             cluster: cluster?,
@@ -271,8 +273,8 @@ fn control(sink: &mut Sink<'_>, root: &DeTable<'_>, instance: &str) -> PathBuf {
     socket.map_or(default, |at| at.value)
 }
 
-fn http(sink: &mut Sink<'_>, root: &DeTable<'_>) -> Option<SocketAddr> {
+fn http(sink: &mut Sink<'_>, root: &DeTable<'_>) -> Option<At<SocketAddr>> {
     let section = table(sink, root, &schema::HTTP)?;
     let expected = "an address and port, such as \"127.0.0.1:9112\"";
-    section.required(sink, "listen", expected, values::listen_address).map(|at| at.value)
+    section.required(sink, "listen", expected, values::listen_address)
 }

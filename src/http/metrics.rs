@@ -50,6 +50,9 @@ impl Collector for Snapshot {
     }
 }
 
+/// A family by its name, its help, and how it is read from what it is about.
+type Reading<T, V> = (&'static str, &'static str, fn(&T) -> V);
+
 /// The labels of one sample.
 type Labels = Vec<(&'static str, String)>;
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Families, Labels, flag, label, seconds};
+use super::{Families, Labels, Reading, flag, label, seconds};
 use crate::status::{Hook, Status, Wireguard};
 
 pub(super) fn write(families: &mut Families<'_>, s: &Status) -> fmt::Result {
@@ -24,7 +24,7 @@ fn wireguard(families: &mut Families<'_>, all: &[Wireguard]) -> fmt::Result {
     let of = |w: &Wireguard| label("interface", &w.interface);
     let backends = all.iter().map(|w| [of(w), label("backend", &w.backend)].concat());
     families.info("wireguard", "Which WireGuard the interface has", backends)?;
-    let figures: [(&str, &str, fn(&Wireguard) -> u64); 5] = [
+    let figures: [Reading<Wireguard, u64>; 5] = [
         ("wireguard_up", "1 if the interface serves", |w| u64::from(w.up)),
         ("wireguard_staged", "1 if it is configured", |w| u64::from(w.staged)),
         ("wireguard_peers", "Configured peers", |w| w.peers),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Families, Labels, flag, label, seconds};
+use super::{Families, Labels, Reading, flag, label, seconds};
 use crate::status::{Node, Status};
 
 /// What [`Node::alarms`] may hold.
@@ -10,7 +10,7 @@ const ALARMS: [&str; 2] = ["clock", "wireguard"];
 
 pub(super) fn write(families: &mut Families<'_>, s: &Status) -> fmt::Result {
     let others: Vec<&Node> = s.nodes.iter().filter(|node| node.name != s.node).collect();
-    let flags: [(&str, &str, fn(&Node) -> Option<bool>); 6] = [
+    let flags: [Reading<Node, Option<bool>>; 6] = [
         ("peer_alive", "1 if the node and this one hear each other", |n| Some(n.alive)),
         ("peer_healthy", "1 if its checks pass, as it last said", |n| {
             heard(n).then_some(n.healthy)
@@ -26,7 +26,7 @@ pub(super) fn write(families: &mut Families<'_>, s: &Status) -> fmt::Result {
         let samples = others.iter().filter_map(|n| Some((of(n), flag(value(n)?))));
         families.gauges(name, help, samples)?;
     }
-    let figures: [(&str, &str, fn(&Node) -> Option<f64>); 4] = [
+    let figures: [Reading<Node, Option<f64>>; 4] = [
         ("peer_last_heard_seconds", "Time since its last authentic heartbeat", |n| {
             n.last_heard_ms.map(seconds)
         }),
