@@ -104,7 +104,7 @@ impl Http {
         match (bind(address), old) {
             (Ok(socket), _) => self.serve(socket),
             // The one in the way may be our own: of 127.0.0.1 and 0.0.0.0, say.
-            (Err(StartError::InUse(_)), Some(old)) if old.port() == address.port() => {
+            (Err(StartError::InUse(_)), Some(old)) if overlap(old, address) => {
                 self.server = None;
                 match bind(address) {
                     Ok(socket) => self.serve(socket),
@@ -114,6 +114,11 @@ impl Http {
             (Err(why), _) => Err(why),
         }
     }
+}
+
+/// Both take in one address: one of them is all addresses.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    a.port() == b.port() && (a.ip().is_unspecified() || b.ip().is_unspecified())
 }
 
 /// Makes the listening socket. The machine need not have the address yet: it may be a floating IP.

@@ -77,12 +77,11 @@ fn master_and_backup_and_after_a_handover() {
     assert_eq!(outcome(&pair.gw1.wgha(&["handover"])).0, 0);
     until_true("gw2 says so", || pair.codes("/master") == [503, 200]);
     assert_eq!(get(pair.cluster.address(101), "/master").unwrap().body, "backup\n");
-    let metrics = get(pair.cluster.address(102), "/metrics").unwrap().body;
-    for line in [
-        "wgha_role{role=\"master\"} 1\n",
-        "wgha_handovers_total{result=\"taken\"} 1\n",
-        "wgha_term 2\n",
-    ] {
+    let metrics = || get(pair.cluster.address(102), "/metrics").unwrap().body;
+    // They may be 0.1 s old.
+    until_true("gw2's metrics are of now", || metrics().contains("wgha_term 2\n"));
+    let metrics = metrics();
+    for line in ["wgha_role{role=\"master\"} 1\n", "wgha_handovers_total{result=\"taken\"} 1\n"] {
         assert!(metrics.contains(line), "{line}{metrics}");
     }
     let given = || get(pair.cluster.address(101), "/metrics").unwrap().body;
@@ -90,7 +89,7 @@ fn master_and_backup_and_after_a_handover() {
 }
 
 #[test]
-fn a_killed_master_is_replaced_and_a_stopped_process_is_silent() {
+fn a_stopped_process_is_silent_and_not_believed_afterwards() {
     let pair = Pair::new(QUICK);
     pair.gw1.signal(Signal::SIGSTOP);
     until_true("gw2 says so", || get(pair.cluster.address(102), "/master").unwrap().code == 200);
@@ -166,6 +165,7 @@ fn a_strict_reader_takes_the_metrics() {
 fn a_flood_disturbs_nobody() {
     let pair = Pair::new(CALM);
     let address = pair.cluster.address(101);
+    let before = [pair.gw1.events(), pair.gw2.events()];
     let held: Vec<TcpStream> = (0..200)
         .map(|_| {
             let mut stream = connect(address).unwrap();
@@ -189,13 +189,14 @@ fn a_flood_disturbs_nobody() {
     assert_eq!(count("wgha_http_requests_total{path=\"/master\",code=\"200\"}"), 250);
     drop(held);
     assert!(!pair.gw2.log().contains("is silent"), "{}", pair.gw2.log());
-    assert_eq!((pair.gw1.events().len(), pair.gw2.status()["term"].as_u64()), (1, Some(1)));
+    assert_eq!([pair.gw1.events(), pair.gw2.events()], before);
 }
 
 #[test]
 fn a_reload_moves_it_and_a_taken_port_is_named() {
     let pair = Pair::new(CALM);
     let (gw1, old) = (&pair.gw1, pair.cluster.address(101));
+    let before = gw1.events();
     let write = |text: &str| std::fs::write(&gw1.config, text).unwrap();
     let reload = || outcome(&gw1.wgha(&["reload"]));
     write(&with_http(&pair.cluster, "gw1", pair.cluster.address(102)));
@@ -212,7 +213,7 @@ fn a_reload_moves_it_and_a_taken_port_is_named() {
     write(&pair.cluster.config("gw1"));
     assert_eq!(reload(), (0, "reloaded\n".into(), String::new()));
     assert!(connect(new).is_err(), "all are closed");
-    assert_eq!(gw1.events().len(), 1, "the role is where it was");
+    assert_eq!(gw1.events(), before, "the role is where it was");
 
     // At the start nothing begins.
     let config = with_http(&pair.cluster, "gw1", pair.cluster.address(102));
