@@ -75,6 +75,12 @@ pub struct Status {
     /// Extension: counters of the link (datagrams sent, received, failed), since the start.
     #[serde(default)]
     pub link: BTreeMap<String, u64>,
+    /// Extension: the gate, if there is one.
+    #[serde(default)]
+    pub gate: Option<Gate>,
+    /// Extension: why there is no gate, on a gateway.
+    #[serde(default)]
+    pub no_gate: Option<String>,
     /// Extension: whether something outside the cluster answers this node.
     #[serde(default)]
     pub evidence: Evidence,
@@ -99,6 +105,23 @@ pub struct Changes {
     pub handovers_failed: u64,
     /// The last time that this node became master, maybe before the process started.
     pub last_takeover: Option<Event>,
+}
+
+/// The switch in the kernel that a master keeps open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gate {
+    /// Lets packets pass now.
+    pub open: bool,
+    /// Milliseconds until it shuts by itself; `None`: it is shut.
+    pub shuts_ms: Option<u64>,
+    /// Times that it was opened, renewed or shut, since the start.
+    pub renewed: u64,
+    /// Times that it had shut by itself before it was renewed.
+    pub lapsed: u64,
+    /// Times that it was put back after others had removed or changed it.
+    pub restored: u64,
+    /// The slowest renewal, in microseconds.
+    pub slowest_us: u64,
 }
 
 /// Outside evidence: what tells an isolated gateway that it is one.

@@ -21,6 +21,7 @@ use parts::{Answer, Backoff, Duplicate, Failure, Incoming, Releasing, Stopping, 
 mod command;
 mod decide;
 mod parts;
+mod permit;
 mod receive;
 mod release;
 mod send;

@@ -165,6 +165,8 @@ pub struct Cluster {
     pub preempt: Option<Duration>,
     /// Bound of a handover's preparation.
     pub handover_timeout: Duration,
+    /// The gate in the kernel is used where there is one.
+    pub gate: bool,
     /// What survives restarts.
     pub state_dir: PathBuf,
     /// Whom to ask whether this node is cut off.

@@ -34,6 +34,7 @@ pub(super) static CLUSTER: Table = Table {
         "preempt_delay",
         "quorum",
         "handover_timeout",
+        "gate",
         "state_dir",
         "evidence",
     ],

@@ -128,6 +128,7 @@ fn a_whole_file() {
             misses: 3,
             preempt: None,
             handover_timeout: Duration::from_millis(500),
+            gate: true,
             state_dir: "/var/lib/wgha/wgha".into(),
             evidence: EvidenceChoice::Auto,
         }
@@ -162,7 +163,7 @@ fn every_key_can_be_given() {
     let text = pair(
         "misses = 3",
         "misses = 3\npreempt = true\npreempt_delay = \"5s\"\nquorum = \"none\"\n\
-         handover_timeout = \"2s\"\nstate_dir = \"/srv/wgha\"\n\
+         handover_timeout = \"2s\"\ngate = \"off\"\nstate_dir = \"/srv/wgha\"\n\
          evidence = [\"10.0.1.1\", \"fe80::1\"]",
     )
     .replace("wg0.conf\"", "wg0.conf\"\nbackend = \"embedded\"\nsource = []\nguard = false")
@@ -170,6 +171,7 @@ fn every_key_can_be_given() {
     let config = parse(&text).unwrap();
     assert_eq!(config.cluster.preempt, Some(Duration::from_secs(5)));
     assert_eq!(config.cluster.handover_timeout, Duration::from_secs(2));
+    assert!(!config.cluster.gate);
     assert_eq!(config.cluster.state_dir, Path::new("/srv/wgha"));
     let named = ["10.0.1.1", "fe80::1"].map(|ip| ip.parse().unwrap()).to_vec();
     assert_eq!(config.cluster.evidence, EvidenceChoice::Addresses(named));
@@ -266,6 +268,11 @@ fn one_mistake_each() {
             "misses = 3",
             "quorum = \"most\"",
             r#"6: [cluster] quorum: expected "auto" or "none", found "most""#,
+        ),
+        (
+            "misses = 3",
+            "gate = \"on\"",
+            r#"6: [cluster] gate: expected "auto" or "off", found "on""#,
         ),
         (
             "misses = 3",

@@ -220,3 +220,12 @@ pub(super) fn quorum(text: &str) -> Result<(), String> {
         _ => Err(format!("expected \"auto\" or \"none\", found {text:?}")),
     }
 }
+
+/// `gate`: whether it is used where there is one.
+pub(super) fn gate(text: &str) -> Result<bool, String> {
+    match text {
+        "auto" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("expected \"auto\" or \"off\", found {text:?}")),
+    }
+}

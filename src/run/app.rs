@@ -22,6 +22,7 @@ use crate::evidence;
 use crate::gateway::view::SharedView;
 use crate::gateway::{Notice, Order};
 use crate::http::{Http, Vital};
+use crate::net::gate;
 use crate::setup::Setup;
 use crate::state::StateDir;
 use crate::sync;
@@ -43,6 +44,7 @@ pub(super) struct Parts {
     pub(super) wireguard: WireguardKind,
     pub(super) handle: daemon::Handle,
     pub(super) gateway: GatewayParts,
+    pub(super) gate: Option<gate::Monitor>,
     pub(super) view: SharedView,
     pub(super) sync: Option<sync::Handle>,
     pub(super) evidence: Option<evidence::Handle>,
@@ -62,6 +64,8 @@ pub(super) struct App {
     level: watch::Receiver<RoleLevel>,
     events: mpsc::Receiver<Event>,
     gateway: GatewayParts,
+    /// None on a witness.
+    gate: Option<gate::Monitor>,
     view: SharedView,
     /// None on a witness.
     sync: Option<sync::Handle>,
@@ -101,6 +105,7 @@ impl App {
             level: parts.handle.level,
             events: parts.handle.events,
             gateway: parts.gateway,
+            gate: parts.gate,
             view: parts.view,
             sync: parts.sync,
             evidence: parts.evidence,
@@ -120,6 +125,9 @@ impl App {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
         let mut feed = tokio::time::interval(self.watchdog.every);
+        if let Some(gate) = &self.gate {
+            tokio::spawn(gate.clone().log());
+        }
         let mut hooks_done = self.journal.hooks.done();
         let mut files = self.files.as_ref().map(sync::files::Handle::changed);
         if self.ready {

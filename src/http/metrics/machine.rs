@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{Families, Labels, Reading, flag, label, seconds};
-use crate::status::{Hook, Status, Wireguard};
+use crate::status::{Gate, Hook, Status, Wireguard};
 
 pub(super) fn write(families: &mut Families<'_>, s: &Status) -> fmt::Result {
     let held = s.floating_ips.iter().map(|ip| {
@@ -11,6 +11,7 @@ pub(super) fn write(families: &mut Families<'_>, s: &Status) -> fmt::Result {
         (labels, flag(ip.held))
     });
     families.gauges("floating_ip_held", "1 if this machine has the floating IP", held)?;
+    gate(families, s.gate.as_ref())?;
     wireguard(families, &s.wireguard)?;
     let checks = s.checks.iter().map(|check| (label("check", &check.name), flag(check.ok)));
     families.gauges("check_passes", "1 if the health check passes", checks)?;
@@ -18,6 +19,21 @@ pub(super) fn write(families: &mut Families<'_>, s: &Status) -> fmt::Result {
     let claims = s.claims.iter().map(|claim| (program(&claim.run, "claim"), flag(claim.held)));
     families.gauges("claim_held", "1 if this node has what the claim is for", claims)?;
     files(families, s)
+}
+
+fn gate(families: &mut Families<'_>, gate: Option<&Gate>) -> fmt::Result {
+    let Some(gate) = gate else { return Ok(()) };
+    families.gauge("gate_open", "1 while the gate lets packets pass", flag(gate.open))?;
+    let renewals = [(vec![], gate.renewed)];
+    families.counters(
+        "gate_renewals",
+        "How often the gate was opened, renewed or shut",
+        renewals,
+    )?;
+    let help = "How often it had shut by itself before it was renewed";
+    families.counters("gate_lapses", help, [(vec![], gate.lapsed)])?;
+    let slowest = std::time::Duration::from_micros(gate.slowest_us).as_secs_f64();
+    families.gauge("gate_slowest_renewal_seconds", "The slowest renewal since the start", slowest)
 }
 
 fn wireguard(families: &mut Families<'_>, all: &[Wireguard]) -> fmt::Result {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::events::{Event, Phases};
-use crate::status::{Changes, Evidence, Lease, tests::sample};
+use crate::status::{Changes, Evidence, Gate, Lease, tests::sample};
 
 const OPERATIONS: &str = include_str!("../../../docs/operations.md");
 
@@ -12,6 +12,7 @@ const OPERATIONS: &str = include_str!("../../../docs/operations.md");
 fn full() -> Status {
     let mut status = sample();
     status.lease = Lease { held: true, expires_ms: Some(1500) };
+    status.gate = Some(Gate { open: true, lapsed: 2, slowest_us: 1500, ..Gate::default() });
     status.evidence = Evidence { state: "answered".into(), ..Evidence::default() };
     let counters = ["sent", "received", "send_errors", "receive_errors", "unbound"];
     let more = ["events_dropped", "files_dropped", "restored", "invented"];
@@ -179,6 +180,9 @@ fn the_values_are_those_of_status() {
         ("wgha_wireguard_info{interface=\"wg0\",backend=\"kernel\"}", 1.0),
         ("wgha_wireguard_active_peers{interface=\"wg0\"}", 31.0),
         ("wgha_wireguard_endpoints_age_seconds{interface=\"wg0\"}", 0.512),
+        ("wgha_gate_open", 1.0),
+        ("wgha_gate_lapses_total", 2.0),
+        ("wgha_gate_slowest_renewal_seconds", 0.0015),
         ("wgha_check_passes{check=\"uplink\"}", 0.0),
         ("wgha_hook_exit_code{hook=\"/etc/wgha/notify.sh --verbose\"}", 0.0),
         ("wgha_hook_duration_seconds{hook=\"/etc/wgha/notify.sh --verbose\"}", 1.25),
