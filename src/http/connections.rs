@@ -126,6 +126,8 @@ impl Connection {
         let mut http = http1::Builder::new();
         // Ours covers more than hyper's.
         http.max_buf_size(MAX_HEAD).max_headers(MAX_HEADERS).header_read_timeout(None);
+        // Simple probes (`nc`) say that they are done before they have read the answer.
+        http.half_close(true);
         let connection = http.serve_connection(TokioIo::new(stream), service);
         tokio::select! {
             // Whatever ended it, the client knows.

@@ -327,6 +327,19 @@ async fn a_connection_is_kept_for_the_next_request() {
     assert_eq!(bench.router.counts.open.get(), 1);
 }
 
+/// As `printf ... | nc` does.
+#[tokio::test]
+async fn a_client_that_has_nothing_more_to_say_gets_its_answer() {
+    let bench = Bench::new(Some(sample()));
+    let address = bench.listen(LIMITS).await;
+    for path in ["/livez", "/status"] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        assert!(rest(stream).await.starts_with("HTTP/1.0 200 OK"), "{path}");
+    }
+}
+
 #[tokio::test]
 async fn a_head_that_is_too_long_or_no_http() {
     let bench = Bench::new(Some(sample()));
