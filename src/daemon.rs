@@ -82,7 +82,8 @@ pub struct Handle {
     pub wants_evidence: watch::Receiver<bool>,
     /// What happened, in order.
     pub events: mpsc::Receiver<Event>,
-    /// Grows with every turn of the loop: who feeds a watchdog looks at it.
+    /// When the loop last turned, in nanoseconds of [`clock::now`]: whoever must know whether it still
+    /// does looks at it. It turns once a second at least.
     pub turns: Arc<AtomicU64>,
 }
 
@@ -150,7 +151,8 @@ impl Daemon {
             if self.drain(now, None) {
                 return;
             }
-            self.turns.fetch_add(1, Ordering::Relaxed);
+            // Release: who sees this turn also sees the level that it published.
+            self.turns.store(now.as_nanos(), Ordering::Release);
             if !self.wait_and_feed(now).await {
                 return;
             }

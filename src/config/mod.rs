@@ -73,6 +73,8 @@ pub struct Config {
     pub sync: Vec<SyncFile>,
     /// `[control] socket`.
     pub control_socket: PathBuf,
+    /// `[http] listen`; `None`: no HTTP.
+    pub http: Option<SocketAddr>,
 }
 
 impl Config {

@@ -206,7 +206,7 @@ fn one_mistake_each() {
         (
             "[cluster]",
             "colour = 1\n[cluster]",
-            r#"2: unknown table or key "colour"; expected one of cluster, node, floating_ip, wireguard, hook, sync, control"#,
+            r#"2: unknown table or key "colour"; expected one of cluster, node, floating_ip, wireguard, hook, sync, control, http"#,
         ),
         ("[[hook]]\n", "[hook]\n", "30: [[hook]]: expected [[hook]], found a value of type table"),
         ("misses = 3", "misses = 3\nmisses = 4", "7: duplicate key"),
@@ -607,6 +607,35 @@ fn synced_files_and_directories() {
         assert_eq!(config.is_synced(Path::new(path)), synced, "{path}");
     }
     assert_eq!(parse(PAIR).unwrap().sync, []);
+}
+
+#[test]
+fn http_listens_where_it_is_told() {
+    assert_eq!(parse(PAIR).unwrap().http, None);
+    let listen = |text: &str| parse(&format!("{PAIR}[http]\nlisten = {text}\n"));
+    for good in ["127.0.0.1:9112", "0.0.0.0:80", "[::]:9112", "[fd00::1]:9112", "203.0.113.10:9112"]
+    {
+        let config = listen(&format!("{good:?}")).unwrap();
+        assert_eq!(config.http, Some(good.parse().unwrap()), "{good}");
+    }
+    for bad in [
+        "127.0.0.1",
+        ":9112",
+        "localhost:9112",
+        "127.0.0.1:0",
+        "224.0.0.1:9112",
+        "[fe80::1%2]:9112",
+    ] {
+        let errors = listen(&format!("{bad:?}")).unwrap_err().to_string();
+        assert!(errors.contains(":34: [http] listen: expected an"), "{errors}");
+        assert!(errors.ends_with(&format!("found {bad:?}")), "{errors}");
+    }
+    // The sync channel listens there.
+    for taken in ["10.0.1.10:5112", "0.0.0.0:5112", "10.0.2.10:5112"] {
+        let errors = listen(&format!("{taken:?}")).unwrap_err().to_string();
+        assert!(errors.contains("[http] listen: the nodes' own port"), "{errors}");
+    }
+    listen("\"127.0.0.1:5112\"").unwrap();
 }
 
 #[test]

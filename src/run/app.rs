@@ -21,6 +21,7 @@ use crate::daemon::{self, Input};
 use crate::evidence;
 use crate::gateway::view::SharedView;
 use crate::gateway::{Notice, Order};
+use crate::http::{Http, Vital};
 use crate::net::gate;
 use crate::setup::Setup;
 use crate::state::StateDir;
@@ -49,6 +50,8 @@ pub(super) struct Parts {
     pub(super) evidence: Option<evidence::Handle>,
     pub(super) files: Option<sync::files::Handle>,
     pub(super) calls: mpsc::Receiver<Call>,
+    pub(super) vital: Arc<Vital>,
+    pub(super) http: Http,
 }
 
 /// The main thread.
@@ -71,6 +74,8 @@ pub(super) struct App {
     /// None on a witness.
     files: Option<sync::files::Handle>,
     calls: mpsc::Receiver<Call>,
+    vital: Arc<Vital>,
+    http: Http,
     journal: Journal,
     watchdog: Watchdog,
     started: Instant,
@@ -106,6 +111,8 @@ impl App {
             evidence: parts.evidence,
             files: parts.files,
             calls: parts.calls,
+            vital: parts.vital,
+            http: parts.http,
             started: Instant::now(),
             handover: None,
             alarms: Vec::new(),

@@ -2,8 +2,8 @@
 //!
 //! Its threads: the protocol's, which never blocks (`daemon.rs`); the gate's (`net/gate/`); the
 //! reconciler's, which changes the machine (`gateway/`); that of the sync channel (`sync/`), and that
-//! of files (`sync/files/`); that which asks the router (`evidence/`); and this one: operators,
-//! hooks, events. They share bounded channels and watched levels.
+//! of files (`sync/files/`); that which asks the router (`evidence/`); that which answers monitors
+//! (`http/`); and this one: operators, hooks, events. They share bounded channels and watched levels.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -27,6 +27,7 @@ use crate::gateway::ledger::Ledger;
 use crate::gateway::machine::{Machine, Shared};
 use crate::gateway::view::SharedView;
 use crate::gateway::{Gateway, Notice, Order};
+use crate::http::{self, Http, Vital};
 use crate::link::Link;
 use crate::log;
 use crate::net::Netlink;
@@ -103,6 +104,7 @@ async fn start(
 ) -> anyhow::Result<App> {
     let ledger = Ledger::open(Arc::clone(&state));
     let listener = server::bind(&setup.config.control_socket)?;
+    let http_socket = setup.config.http.map(http::bind).transpose()?;
     if !setup.config.node().witness && !take_over {
         refuse_foreign_tunnels(&setup, &ledger).await?;
     }
@@ -121,7 +123,10 @@ async fn start(
     let shared = Shared { view: view.clone(), endpoints, stamps };
     let gateway = start_gateway(&setup, &ledger, shared, &handle, gate)?;
     let (calls_tx, calls) = mpsc::channel(QUEUE);
-    tokio::spawn(server::serve(listener, calls_tx));
+    tokio::spawn(server::serve(listener, calls_tx.clone()));
+    let vital = Arc::new(Vital::new(&handle, &setup.config));
+    let mut http = Http::new(Arc::clone(&vital), calls_tx);
+    http_socket.map(|socket| http.serve(socket)).transpose()?;
     let me = setup.config.node();
     info!(
         "{} of cluster {}: {}, heartbeat {} ms x {}",
@@ -145,6 +150,8 @@ async fn start(
         evidence,
         files,
         calls,
+        vital,
+        http,
     });
     app.context("cannot start the thread that keeps the state")
 }

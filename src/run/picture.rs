@@ -15,7 +15,8 @@ use crate::hooks::HookResult;
 use crate::link;
 use crate::net::gate;
 use crate::status::{
-    Evidence, EvidenceSource, FloatingIp, Gate, Hook, Lease, Node, Path, Status, Sync, Wireguard,
+    Changes, Evidence, EvidenceSource, FloatingIp, Gate, Hook, Lease, Node, Path, Status, Sync,
+    Wireguard,
 };
 use crate::sync;
 
@@ -61,6 +62,7 @@ pub(super) fn status(
         gate: None,
         no_gate: None,
         evidence: Evidence::default(),
+        changes: Changes::default(),
     }
 }
 
@@ -176,6 +178,7 @@ fn myself(node: &config::Node, picture: &Picture) -> Node {
         ready: picture.node.ready,
         config_match: Some(true),
         sync: None,
+        alarms: Vec::new(),
         paths: node
             .addresses
             .iter()

@@ -82,6 +82,7 @@ impl App {
         picture::add_files(&mut status, self.files.as_ref().map(sync::files::Handle::view));
         let evidence = self.evidence.as_ref().map(evidence::Handle::look);
         picture::add_evidence(&mut status, evidence.as_ref(), picture.now);
+        status.changes = self.journal.changes();
         picture::add_gate(&mut status, self.gate.as_ref(), picture.now);
         status
     }
@@ -101,7 +102,9 @@ impl App {
             // The device goes on with what it has.
             bail!("{missing}");
         }
+        self.http.follow(setup.config.http)?;
         self.apply(Arc::new(setup)).await?;
+        self.vital.reconfigure(&self.setup.config);
         if let Some(sync) = &self.sync {
             sync.reconfigure(sync::Settings::new(&self.setup)).await;
         }
