@@ -13,6 +13,7 @@ pub mod evidence;
 pub mod gateway;
 pub mod guard;
 pub mod hooks;
+pub mod http;
 pub mod keyfile;
 pub mod link;
 pub mod log;

@@ -15,7 +15,7 @@ use crate::config::FloatingIp;
 use crate::gateway::ledger::Ledger;
 use crate::gateway::scripts;
 use crate::log;
-use crate::net::{Netlink, address, source};
+use crate::net::{Netlink, address, gate, source};
 use crate::state::{Applied, AppliedInterface, StateDir};
 use crate::wireguard::port;
 
@@ -49,7 +49,7 @@ pub fn run(state_dir: &Path) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-/// WireGuard down, rules, floating IPs, PostDown; in this order (design §6). Returns what is left.
+/// WireGuard down, rules, floating IPs, PostDown, the gate; in this order (design §6). Returns what is left.
 async fn undo(netlink: &Netlink, ledger: &Ledger) -> Vec<String> {
     let left = silence(netlink, &ledger.applied()).await;
     tidy(ledger, left).await
@@ -73,8 +73,8 @@ pub async fn silence(netlink: &Netlink, applied: &Applied) -> Vec<String> {
     left
 }
 
-/// The rest, which hurts nobody while it stands: PreDown and PostDown, reserved ports, and the record if
-/// nothing is left. `left`: what [`silence`] returned. Returns all that is left.
+/// The rest, which hurts nobody while it stands: PreDown and PostDown, reserved ports, and, if nothing is left, the
+/// gate and the record. `left`: what [`silence`] returned. Returns all that is left.
 pub async fn tidy(ledger: &Ledger, mut left: Vec<String>) -> Vec<String> {
     let applied = ledger.applied();
     for interface in applied.interfaces.iter().filter(|i| i.post_up_ran) {
@@ -85,12 +85,23 @@ pub async fn tidy(ledger: &Ledger, mut left: Vec<String>) -> Vec<String> {
             left.push(format!("reserved UDP port {port}: {e}"));
         }
     }
+    // Last, and only if nothing acts any more: until then it stands shut in front of what is left.
+    if left.is_empty() {
+        left.extend(applied.gates.iter().filter_map(|name| remove_gate(name).err()));
+    }
     if left.is_empty()
         && let Err(e) = ledger.update(forget)
     {
         warn!("the record cannot be cleared: {e}");
     }
     left
+}
+
+fn remove_gate(name: &str) -> Result<(), String> {
+    if gate::remove(name).map_err(|e| format!("nftables table {name}: {e}"))? {
+        println!("nftables table {name} removed");
+    }
+    Ok(())
 }
 
 /// The device stays, down: it knows the clients' endpoints, and the time stamps that stop replays.
@@ -142,6 +153,7 @@ async fn release_addresses(netlink: &Netlink, applied: &Applied) -> Vec<String> 
 fn forget(record: &mut Applied) {
     record.floating_ips.clear();
     record.reserved_ports.clear();
+    record.gates.clear();
     for interface in &mut record.interfaces {
         interface.post_up_ran = false;
         interface.pre_down.clear();

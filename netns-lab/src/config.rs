@@ -27,10 +27,14 @@ pub struct ClusterOptions {
     pub misses: u32,
     /// A higher priority takes the role back.
     pub preempt: bool,
+    /// Once it was fit for so long; whole milliseconds.
+    pub preempt_delay: Duration,
     /// Of gw1, gw2 ...; 100 where the list ends.
     pub priorities: Vec<u8>,
     /// `auto`, `kernel` or `embedded`.
     pub backend: String,
+    /// Of gw1, gw2 ..., where they differ; `backend` where the list ends.
+    pub backends: Vec<String>,
     /// A floating IP of this family.
     pub floating_v4: bool,
     /// A floating IP of this family.
@@ -49,8 +53,10 @@ impl Default for ClusterOptions {
             heartbeat: Duration::from_millis(200),
             misses: 3,
             preempt: false,
+            preempt_delay: Duration::ZERO,
             priorities: vec![150, 100],
             backend: "auto".to_owned(),
+            backends: Vec::new(),
             floating_v4: true,
             floating_v6: true,
             floating_inner: true,
@@ -61,14 +67,19 @@ impl Default for ClusterOptions {
 }
 
 impl Lab {
-    /// wgha.toml, the same on every member.
+    /// wgha.toml, the same on every member but for [`ClusterOptions::backends`].
     pub fn wgha_toml(&self) -> String {
+        self.toml_with(&self.cluster().backend)
+    }
+
+    fn toml_with(&self, backend: &str) -> String {
         let o = self.cluster();
         let mut t = format!(
-            "[cluster]\nname = \"lab\"\nkey_file = \"/etc/wgha/cluster.key\"\nheartbeat = \"{}ms\"\nmisses = {}\npreempt = {}\n",
+            "[cluster]\nname = \"lab\"\nkey_file = \"/etc/wgha/cluster.key\"\nheartbeat = \"{}ms\"\nmisses = {}\npreempt = {}\npreempt_delay = \"{}ms\"\n",
             o.heartbeat.as_millis(),
             o.misses,
-            o.preempt
+            o.preempt,
+            o.preempt_delay.as_millis()
         );
         for (n, node) in (1..).zip(self.gateways()) {
             let priority = o.priorities.get(usize::from(n) - 1).unwrap_or(&100);
@@ -95,8 +106,7 @@ impl Lab {
         }
         let _ = write!(
             t,
-            "\n[[wireguard]]\ninterface = \"wg0\"\nconfig = \"/etc/wireguard/wg0.conf\"\nbackend = \"{}\"\n",
-            o.backend
+            "\n[[wireguard]]\ninterface = \"wg0\"\nconfig = \"/etc/wireguard/wg0.conf\"\nbackend = \"{backend}\"\n"
         );
         if o.notify_hook {
             t += "\n[[hook]]\non = [\"master\", \"backup\", \"fault\", \"stop\"]\nrun = [\"/etc/wgha/notify.sh\"]\n";
@@ -181,7 +191,6 @@ impl Lab {
         if !key.exists() {
             keygen(wgha, &[], &key)?;
         }
-        let toml = self.wgha_toml();
         for node in self.gateways() {
             fs::copy(&key, etc(node).join("cluster.key"))?;
             secret(&etc(node).join("cluster.key"))?;
@@ -194,8 +203,10 @@ impl Lab {
                 &etc(node).join("cluster.key"),
             )?;
         }
-        for node in self.members() {
-            fs::write(etc(node).join("wgha.toml"), &toml)?;
+        let o = self.cluster();
+        let backends = o.backends.iter().chain(std::iter::repeat(&o.backend));
+        for (node, backend) in self.members().zip(backends) {
+            fs::write(etc(node).join("wgha.toml"), self.toml_with(backend))?;
             write_notify(node)?;
         }
         Ok(())

@@ -22,6 +22,7 @@ mod command;
 mod decide;
 pub(crate) mod obituary;
 mod parts;
+mod permit;
 mod receive;
 mod release;
 mod send;

@@ -18,6 +18,7 @@ use super::tunnel::Tunnel;
 use super::view::{SharedView, TunnelView};
 use crate::clock::Stamps;
 use crate::config::FloatingIp;
+use crate::net::gate::Gate;
 use crate::net::watch::Watch;
 use crate::net::{Change, Link, NetError, Netlink, address, announce};
 use crate::setup::Setup;
@@ -50,13 +51,14 @@ pub struct Shared {
     /// The clock that stamps handshakes.
     pub stamps: Stamps,
     /// When the protocol's loop last turned; see [`daemon::Handle`](crate::daemon::Handle).
-    pub turned: Arc<AtomicU64>,
+    pub turns: Arc<AtomicU64>,
 }
 
 /// The machine that this process runs on.
 pub struct Machine {
     netlink: Netlink,
     watch: Watch,
+    gate: Gate,
     ledger: Ledger,
     scripts: Scripts,
     view: SharedView,
@@ -91,15 +93,19 @@ impl Machine {
         ledger: Ledger,
         shared: Shared,
         notices: mpsc::Sender<Notice>,
+        gate: Gate,
     ) -> Result<Machine, NetError> {
         let floating_ips = setup.config.floating_ips.clone();
         let tunnels = setup
             .tunnels()
-            .map(|(entry, conf)| Tunnel::new(entry.clone(), conf.clone(), &floating_ips))
+            .map(|(entry, conf)| {
+                Tunnel::new(entry.clone(), conf.clone(), &floating_ips, gate.permit())
+            })
             .collect();
         let machine = Machine {
             netlink: Netlink::open()?,
             watch: Watch::open()?,
+            gate,
             scripts: Scripts::spawn(ledger.clone()),
             ledger,
             view: shared.view,
@@ -108,7 +114,7 @@ impl Machine {
             notices,
             attendance: Attendance::default(),
             floating_ips,
-            dead_man: DeadMan::new(&setup.config, shared.turned),
+            dead_man: DeadMan::new(&setup.config, shared.turns),
             tunnels,
             entering: None,
             leaving: None,
@@ -161,6 +167,8 @@ impl Machine {
     /// before it failed. Returns what stood.
     async fn take_off(&mut self) -> Result<Vec<String>, String> {
         self.attendance.end();
+        // Shut by the protocol's loop the moment that the role went; what is late is shut by what follows.
+        self.gate.closed().await;
         let mut stood = Vec::new();
         let mut first_error = None;
         let mut note = |what: &str, result: Result<bool, String>| match result {
@@ -192,6 +200,10 @@ impl Machine {
     }
 
     async fn announce(&mut self) {
+        // Frames of our own pass the kernel's gate by.
+        if !self.gate.allows() {
+            return;
+        }
         // A lost announcement is repeated; it is no reason not to serve.
         if let Err(e) = announce::burst(&self.netlink, &self.floating_ips).await {
             warn!("announcing the floating IPs: {e}");
@@ -199,6 +211,9 @@ impl Machine {
     }
 
     async fn announce_on(&self, links: &[Link]) {
+        if !self.gate.allows() {
+            return;
+        }
         if let Err(e) = announce::burst_on(links, &self.floating_ips).await {
             warn!("announcing the floating IPs: {e}");
         }

@@ -12,8 +12,8 @@ use tokio::time::timeout;
 use tracing::{error, info, warn};
 use wgha_proto::{Ability, Alarm, Command, Event, Report, RoleLevel, WireguardKind};
 
-use super::GatewayParts;
 use super::journal::Journal;
+use super::threads::GatewayParts;
 use super::watchdog::Watchdog;
 use crate::alarm;
 use crate::cli;
@@ -23,6 +23,8 @@ use crate::evidence;
 use crate::gateway::view::SharedView;
 use crate::gateway::{Notice, Order};
 use crate::guard::Line;
+use crate::http::{Http, Vital};
+use crate::net::gate;
 use crate::setup::Setup;
 use crate::state::StateDir;
 use crate::sync;
@@ -44,12 +46,15 @@ pub(super) struct Parts {
     pub(super) wireguard: WireguardKind,
     pub(super) handle: daemon::Handle,
     pub(super) gateway: GatewayParts,
+    pub(super) gate: Option<gate::Monitor>,
     pub(super) view: SharedView,
     pub(super) sync: Option<sync::Handle>,
     pub(super) evidence: Option<evidence::Handle>,
     pub(super) files: Option<sync::files::Handle>,
     pub(super) calls: mpsc::Receiver<Call>,
     pub(super) line: Arc<Line>,
+    pub(super) vital: Arc<Vital>,
+    pub(super) http: Http,
 }
 
 /// The main thread.
@@ -62,6 +67,8 @@ pub(super) struct App {
     level: watch::Receiver<RoleLevel>,
     events: mpsc::Receiver<Event>,
     gateway: GatewayParts,
+    /// None on a witness.
+    gate: Option<gate::Monitor>,
     view: SharedView,
     /// None on a witness.
     sync: Option<sync::Handle>,
@@ -72,6 +79,8 @@ pub(super) struct App {
     calls: mpsc::Receiver<Call>,
     line: Arc<Line>,
     guard_died: oneshot::Receiver<()>,
+    vital: Arc<Vital>,
+    http: Http,
     journal: Journal,
     watchdog: Watchdog,
     started: Instant,
@@ -93,7 +102,7 @@ impl App {
             path: parts.path,
             node: parts.node,
             journal: Journal::open(&parts.state, &parts.setup)?,
-            watchdog: Watchdog::new(Arc::clone(&parts.handle.turned), parts.line.guard_id()),
+            watchdog: Watchdog::new(Arc::clone(&parts.handle.turns), parts.line.guard_id()),
             guard_died: parts.line.guard_died()?,
             line: parts.line,
             ready: parts.setup.config.node().witness,
@@ -103,11 +112,14 @@ impl App {
             level: parts.handle.level,
             events: parts.handle.events,
             gateway: parts.gateway,
+            gate: parts.gate,
             view: parts.view,
             sync: parts.sync,
             evidence: parts.evidence,
             files: parts.files,
             calls: parts.calls,
+            vital: parts.vital,
+            http: parts.http,
             started: Instant::now(),
             handover: None,
             alarms: Vec::new(),
@@ -120,6 +132,9 @@ impl App {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
         let mut feed = tokio::time::interval(self.watchdog.every);
+        if let Some(gate) = &self.gate {
+            tokio::spawn(gate.clone().log());
+        }
         let mut hooks_done = self.journal.hooks.done();
         let mut files = self.files.as_ref().map(sync::files::Handle::changed);
         if self.ready {

@@ -1,37 +1,33 @@
 //! `wgha run`: puts the daemon together.
 //!
-//! Six threads: the protocol's, which never blocks (`daemon.rs`); the reconciler's, which changes
-//! the machine (`gateway/`); that of the sync channel (`sync/`) and that of the files it carries
-//! (`sync/files/`); that which asks the router (`evidence/`); and this one: operators, hooks, events.
+//! Its threads: the protocol's, which never blocks (`daemon.rs`); the gate's (`net/gate/`); the
+//! reconciler's, which changes the machine (`gateway/`); that of the sync channel (`sync/`), and that
+//! of files (`sync/files/`); that which asks the router (`evidence/`); that which answers monitors
+//! (`http/`); that which watches the guard process (`guard/`); and this one: operators, hooks, events.
 //! They share bounded channels and watched levels.
 
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use ring::rand::{SecureRandom, SystemRandom};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tracing::{error, info, warn};
-use wgha_proto::{Boot, Node, WireguardKind};
+use wgha_proto::{Boot, WireguardKind};
 
 use crate::cli;
-use crate::clock::{self, Stamps};
-use crate::config::BackendChoice;
+use crate::clock::Stamps;
+use crate::config::{BackendChoice, Config};
 use crate::control::server;
-use crate::daemon::{self, Daemon};
-use crate::evidence;
 use crate::gateway::ledger::Ledger;
-use crate::gateway::machine::{Machine, Shared};
+use crate::gateway::machine::Shared;
 use crate::gateway::view::SharedView;
-use crate::gateway::{Gateway, Notice, Order};
 use crate::guard::Line;
-use crate::link::Link;
+use crate::http::{self, Http, Vital};
 use crate::log;
 use crate::net::Netlink;
-use crate::priority;
+use crate::net::gate::{Gate, Permit};
 use crate::setup::Setup;
 use crate::state::StateDir;
 use crate::sync;
@@ -40,18 +36,14 @@ use crate::wireguard;
 mod app;
 mod journal;
 mod picture;
+mod threads;
 mod watchdog;
 
 use app::App;
+use threads::{start_evidence, start_gate, start_gateway, start_protocol, start_sync};
 
 /// Orders to the reconciler, notices from it, and requests of operators that may wait.
 const QUEUE: usize = 64;
-
-/// Leaving may run PreDown and PostDown; this is longer than their own bound.
-const FINISH: Duration = Duration::from_secs(70);
-
-/// How long a thread may take to start.
-const START: Duration = Duration::from_secs(5);
 
 /// Runs the daemon until it is told to stop, or the guard at the other end of `line` dies.
 ///
@@ -110,32 +102,32 @@ async fn start(
 ) -> anyhow::Result<App> {
     let ledger = Ledger::open(Arc::clone(&state));
     let listener = server::bind(&setup.config.control_socket)?;
+    let http_socket = setup.config.http.map(http::bind).transpose()?;
     if !setup.config.node().witness && !take_over {
         refuse_foreign_tunnels(&setup, &ledger).await?;
     }
     let wireguard = choose_backends(&setup, &ledger).await?;
     let boot = boot(&state)?;
+    let permit = Permit::new().context("cannot make an event")?;
+    let gate = start_gate(&setup, &ledger, &permit)?;
+    let monitor = gate.as_ref().map(Gate::monitor);
     let stamps = Stamps::default();
-    let handle = start_protocol(&setup, wireguard, boot, stamps.clone(), Arc::clone(&line))?;
+    let handle =
+        start_protocol(&setup, wireguard, boot, stamps.clone(), permit, Arc::clone(&line))?;
     let view = SharedView::default();
     let setup = Arc::new(setup);
     let endpoints = sync::Endpoints::default();
     let (sync, files) = start_sync(&setup, &endpoints, &state, &handle)?;
     let evidence = start_evidence(&setup, &endpoints, &handle, &state)?;
-    let shared =
-        Shared { view: view.clone(), endpoints, stamps, turned: Arc::clone(&handle.turned) };
-    let gateway = start_gateway(&setup, &ledger, shared, &handle)?;
+    let turns = Arc::clone(&handle.turns);
+    let shared = Shared { view: view.clone(), endpoints, stamps, turns };
+    let gateway = start_gateway(&setup, &ledger, shared, &handle, gate)?;
     let (calls_tx, calls) = mpsc::channel(QUEUE);
-    tokio::spawn(server::serve(listener, calls_tx));
-    let me = setup.config.node();
-    info!(
-        "{} of cluster {}: {}, heartbeat {} ms x {}",
-        me.name,
-        setup.config.cluster.name,
-        if me.witness { "witness" } else { "gateway" },
-        setup.config.cluster.heartbeat.as_millis(),
-        setup.config.cluster.misses
-    );
+    tokio::spawn(server::serve(listener, calls_tx.clone()));
+    let vital = Arc::new(Vital::new(&handle, &setup.config));
+    let mut http = Http::new(Arc::clone(&vital), calls_tx);
+    http_socket.map(|socket| http.serve(socket)).transpose()?;
+    introduce(&setup.config);
     let app = App::new(app::Parts {
         path: path.to_owned(),
         node: node.map(str::to_owned),
@@ -144,14 +136,29 @@ async fn start(
         wireguard,
         handle,
         gateway,
+        gate: monitor,
         view,
         sync,
         evidence,
         files,
         calls,
         line,
+        vital,
+        http,
     });
     app.context("cannot start the thread that keeps the state, or watch the guard")
+}
+
+fn introduce(config: &Config) {
+    let (me, cluster) = (config.node(), &config.cluster);
+    info!(
+        "{} of cluster {}: {}, heartbeat {} ms x {}",
+        me.name,
+        cluster.name,
+        if me.witness { "witness" } else { "gateway" },
+        cluster.heartbeat.as_millis(),
+        cluster.misses
+    );
 }
 
 fn boot(state: &StateDir) -> anyhow::Result<Boot> {
@@ -201,153 +208,4 @@ async fn choose_backends(setup: &Setup, ledger: &Ledger) -> anyhow::Result<Wireg
         first.get_or_insert(if kernel { WireguardKind::Kernel } else { WireguardKind::Embedded });
     }
     Ok(first.unwrap_or(WireguardKind::None))
-}
-
-/// Starts the protocol's thread with a runtime of its own.
-fn start_protocol(
-    setup: &Setup,
-    wireguard: WireguardKind,
-    boot: Boot,
-    stamps: Stamps,
-    line: Arc<Line>,
-) -> anyhow::Result<daemon::Handle> {
-    let node_config = setup.node_config(wireguard);
-    let (config, keys) = (setup.config.clone(), setup.keys.clone());
-    let (handle_tx, handle) = std::sync::mpsc::sync_channel(1);
-    let body = move || -> std::io::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        if let Err(e) = priority::raise_this_thread() {
-            info!("heartbeats have no priority over other programs: {e}");
-        }
-        runtime.block_on(async {
-            let link = Link::open(&config);
-            if let Some(address) = link.taken() {
-                // Deaf to the others it would soon be master beside whoever has the address.
-                let taken = anyhow!("{address} is in use by another process");
-                let _ = handle_tx.send(Err(taken));
-                return;
-            }
-            for (address, why) in link.unbound() {
-                warn!("{address} cannot be bound, which is tried again each second: {why}");
-            }
-            let node = Node::new(node_config, keys, boot, clock::now());
-            let (daemon, handle) = Daemon::new(&config, node, link, stamps, line);
-            if handle_tx.send(Ok(handle)).is_ok() {
-                daemon.run().await;
-            }
-        });
-        Ok(())
-    };
-    thread::Builder::new()
-        .name("protocol".to_owned())
-        .spawn(move || {
-            if let Err(e) = body() {
-                error!("the protocol's runtime did not start: {e}");
-            }
-        })
-        .context("cannot start the protocol's thread")?;
-    handle.recv_timeout(START).context("the protocol's thread did not start")?
-}
-
-/// The reconciler's ends: orders to it, notices from it, and its thread.
-struct GatewayParts {
-    orders: mpsc::Sender<Order>,
-    notices: mpsc::Receiver<Notice>,
-    thread: Option<thread::JoinHandle<()>>,
-}
-
-impl GatewayParts {
-    /// Has the reconciler leave and end. True if it said that nothing is left.
-    async fn finish(&mut self) -> bool {
-        let (done, mut wait) = oneshot::channel();
-        if self.orders.send_timeout(Order::Finish(done), START).await.is_err() {
-            return false;
-        }
-        let deadline = tokio::time::Instant::now() + FINISH;
-        loop {
-            tokio::select! {
-                left = &mut wait => return left.unwrap_or(false),
-                // Nobody needs them any more, but without room for them it would wait for ever.
-                Some(_) = self.notices.recv() => {}
-                () = tokio::time::sleep_until(deadline) => return false,
-            }
-        }
-    }
-}
-
-/// Starts the sync channel, and what keeps files the same over it. A witness has neither.
-fn start_sync(
-    setup: &Setup,
-    endpoints: &sync::Endpoints,
-    state: &Arc<StateDir>,
-    handle: &daemon::Handle,
-) -> anyhow::Result<(Option<sync::Handle>, Option<sync::files::Handle>)> {
-    if setup.config.node().witness {
-        return Ok((None, None));
-    }
-    let settings = sync::files::Settings::new(setup);
-    let (files, hub) = sync::files::start(settings, Arc::clone(state), handle.level.clone())
-        .context("cannot start the thread that syncs files")?;
-    let settings = sync::Settings::new(setup);
-    let sync = sync::start(settings, endpoints.clone(), hub, Arc::clone(state))
-        .context("cannot start the sync channel's thread")?;
-    Ok((Some(sync), Some(files)))
-}
-
-/// Starts the outside evidence. A witness, which takes no role over, has none.
-fn start_evidence(
-    setup: &Setup,
-    endpoints: &sync::Endpoints,
-    handle: &daemon::Handle,
-    state: &Arc<StateDir>,
-) -> anyhow::Result<Option<evidence::Handle>> {
-    if setup.config.node().witness {
-        return Ok(None);
-    }
-    let (inputs, wanted) = (handle.inputs.downgrade(), handle.wants_evidence.clone());
-    let settings = evidence::Settings::new(&setup.config);
-    let tunnel = endpoints.received();
-    let started = evidence::start(settings, inputs, wanted, tunnel, Arc::clone(state));
-    started.map(Some).context("cannot start the thread of the evidence")
-}
-
-/// Starts the reconciler with a runtime of its own, so that neither the log's disk nor an operator
-/// stands between a takeover and the machine. A witness has none.
-fn start_gateway(
-    setup: &Arc<Setup>,
-    ledger: &Ledger,
-    shared: Shared,
-    handle: &daemon::Handle,
-) -> anyhow::Result<GatewayParts> {
-    let (orders, orders_rx) = mpsc::channel(QUEUE);
-    let (notices_tx, notices) = mpsc::channel(QUEUE);
-    if setup.config.node().witness {
-        return Ok(GatewayParts { orders, notices, thread: None });
-    }
-    let (setup, ledger) = (Arc::clone(setup), ledger.clone());
-    let (level, reports) = (handle.level.clone(), handle.inputs.clone());
-    let (ready_tx, ready) = std::sync::mpsc::sync_channel(1);
-    let body = move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("cannot start the runtime")?;
-        runtime.block_on(async {
-            let machine = Machine::open(&setup, ledger, shared, notices_tx.clone())?;
-            // Whoever waits for this has given up at worst.
-            let _ = ready_tx.send(());
-            Gateway::new(machine, level, orders_rx, notices_tx, reports).run().await;
-            anyhow::Ok(())
-        })
-    };
-    let thread = thread::Builder::new()
-        .name("gateway".to_owned())
-        .spawn(move || {
-            if let Err(e) = body() {
-                error!("the reconciler did not start: {e:#}");
-            }
-        })
-        .context("cannot start the reconciler's thread")?;
-    ready.recv_timeout(START).context("the reconciler did not start")?;
-    Ok(GatewayParts { orders, notices, thread: Some(thread) })
 }

@@ -13,8 +13,10 @@ use crate::evidence;
 use crate::gateway::view::View;
 use crate::hooks::HookResult;
 use crate::link;
+use crate::net::gate;
 use crate::status::{
-    Evidence, EvidenceSource, FloatingIp, Hook, Lease, Node, Path, Status, Sync, Wireguard,
+    Changes, Evidence, EvidenceSource, FloatingIp, Gate, Hook, Lease, Node, Path, Status, Sync,
+    Wireguard,
 };
 use crate::sync;
 
@@ -57,7 +59,10 @@ pub(super) fn status(
         warnings: warnings(node),
         refusals: node.refusals.iter().map(|(word, n)| ((*word).to_owned(), *n)).collect(),
         link: counters(picture, view),
+        gate: None,
+        no_gate: None,
         evidence: Evidence::default(),
+        changes: Changes::default(),
     }
 }
 
@@ -78,6 +83,25 @@ pub(super) fn add_sync(status: &mut Status, sync: Option<&sync::Picture>) {
     }
     let refusals = sync.refusals.iter().map(|(word, count)| ((*word).to_owned(), *count));
     status.refusals.extend(refusals);
+}
+
+/// Adds what the gate's thread knows; a witness has none.
+pub(super) fn add_gate(status: &mut Status, gate: Option<&gate::Monitor>, now: Time) {
+    let Some(gate) = gate else { return };
+    let (turns, health) = (gate.turns(), gate.health());
+    if health.process_only.is_none() {
+        status.fencing = "gate".to_owned();
+        status.gate = Some(Gate {
+            open: turns.open_until > now,
+            shuts_ms: (turns.open_until > now).then(|| millis(turns.open_until.since(now))),
+            renewed: turns.renewed,
+            lapsed: turns.lapsed,
+            restored: health.restored,
+            slowest_us: u64::try_from(turns.slowest.as_micros()).unwrap_or(u64::MAX),
+        });
+    }
+    status.no_gate = health.process_only;
+    *status.link.entry("restored".to_owned()).or_default() += health.restored;
 }
 
 /// Adds what is known of outside evidence; a witness asks nobody.
@@ -154,6 +178,7 @@ fn myself(node: &config::Node, picture: &Picture) -> Node {
         ready: picture.node.ready,
         config_match: Some(true),
         sync: None,
+        alarms: Vec::new(),
         paths: node
             .addresses
             .iter()

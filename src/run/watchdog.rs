@@ -9,7 +9,7 @@ use tracing::warn;
 /// Tells systemd that the daemon is ready and alive. Without systemd it does nothing.
 #[derive(Debug)]
 pub(super) struct Watchdog {
-    turned: Arc<AtomicU64>,
+    turns: Arc<AtomicU64>,
     seen: u64,
     /// How often systemd wants to hear, halved; a default if it does not watch.
     pub(super) every: Duration,
@@ -17,22 +17,22 @@ pub(super) struct Watchdog {
 }
 
 impl Watchdog {
-    /// `turned`: when the protocol's loop last turned; `main` is the process that systemd started.
-    pub(super) fn new(turned: Arc<AtomicU64>, main: u32) -> Watchdog {
+    /// `turns` changes with every turn of the protocol's loop; `main` is the process that systemd started.
+    pub(super) fn new(turns: Arc<AtomicU64>, main: u32) -> Watchdog {
         let wanted = wanted(main);
         let every = wanted.unwrap_or(Duration::from_secs(20)) / 2;
-        Watchdog { turned, seen: 0, every, watched: wanted.is_some() }
+        Watchdog { turns, seen: 0, every, watched: wanted.is_some() }
     }
 
     /// Feeds the watchdog if the loop has turned since the last call.
     pub(super) fn feed(&mut self) {
-        let turned = self.turned.load(Ordering::Relaxed);
-        if turned == self.seen {
+        let turns = self.turns.load(Ordering::Relaxed);
+        if turns == self.seen {
             warn!("the protocol's loop makes no progress");
         } else if self.watched {
             notify(&[sd_notify::NotifyState::Watchdog]);
         }
-        self.seen = turned;
+        self.seen = turns;
     }
 
     /// The daemon takes part in the cluster.

@@ -4,6 +4,7 @@
 //! - `contract`: exit codes, `status --json`, `events --json`, the control socket.
 //! - `keys`: rotation of the cluster key on live daemons.
 //! - `hostile`: datagrams that are flipped, cut, replayed, reflected or invented.
+//! - `http`: `/master` and its kin, metrics, floods.
 //!
 //! No test asserts how long something takes: each waits, within a bound, until it is so.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test that cannot go on panics")]
@@ -11,6 +12,7 @@
 mod cluster;
 mod contract;
 mod hostile;
+mod http;
 mod keys;
 mod life;
 mod proxy;

@@ -42,6 +42,11 @@ impl Node {
             let body = self.body(index, number)?;
             // Without a key for this peer there is nothing to say to it.
             if self.build(index, path, &body, out).is_some() {
+                if self.state == State::Serving
+                    && let Some(peer) = self.peers.get_mut(index)
+                {
+                    peer.claim_sent = self.now;
+                }
                 return Some(Destination::Peer { peer: index, path });
             }
         }

@@ -619,3 +619,4 @@ fn a_master_that_is_leaving_displaces_nobody() {
 }
 
 mod obituary;
+mod permit;

@@ -32,6 +32,7 @@ pub(super) fn cluster(sink: &mut Sink<'_>, root: &DeTable<'_>, instance: &str) -
     let delay = duration(sink, &section, "preempt_delay", PREEMPT_DELAY, Duration::ZERO);
     section.text(sink, "quorum", "\"auto\" or \"none\"", values::quorum);
     let handover_timeout = duration(sink, &section, "handover_timeout", HANDOVER, DEFAULT_HANDOVER);
+    let gate = section.text(sink, "gate", "\"auto\" or \"off\"", values::gate);
     let state_dir = section.text(sink, "state_dir", "an absolute path", values::path);
     let evidence = evidence(sink, &section).unwrap_or_default();
     let dead_man = section.text(sink, "dead_man", "\"on\" or \"off\"", values::dead_man);
@@ -42,6 +43,7 @@ pub(super) fn cluster(sink: &mut Sink<'_>, root: &DeTable<'_>, instance: &str) -
         misses,
         preempt: preempt.then_some(delay),
         handover_timeout,
+        gate: gate.is_none_or(|at| at.value),
         state_dir: state_dir.map_or_else(|| places::default_state(instance), |at| at.value),
         evidence,
         dead_man: dead_man.is_none_or(|at| at.value),

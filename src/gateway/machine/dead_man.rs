@@ -30,16 +30,16 @@ const TURNS_WITHIN: Duration = Duration::from_secs(2);
 pub(super) struct DeadMan {
     on: bool,
     /// When the loop last turned, nanoseconds.
-    turned: Arc<AtomicU64>,
+    turns: Arc<AtomicU64>,
     within: Duration,
     /// When their lifetime last began.
     renewed: Time,
 }
 
 impl DeadMan {
-    pub(super) fn new(config: &Config, turned: Arc<AtomicU64>) -> DeadMan {
+    pub(super) fn new(config: &Config, turns: Arc<AtomicU64>) -> DeadMan {
         let mut dead_man =
-            DeadMan { on: false, turned, within: Duration::ZERO, renewed: clock::now() };
+            DeadMan { on: false, turns, within: Duration::ZERO, renewed: clock::now() };
         dead_man.reconfigure(config);
         dead_man
     }
@@ -83,7 +83,7 @@ impl DeadMan {
     /// Lets their lifetime begin anew, if it is time to and the protocol's loop turns. They must be there.
     pub(super) async fn renew_if_due(&mut self, netlink: &Netlink, floating_ips: &[FloatingIp]) {
         let now = clock::now();
-        let turned = Time::from_nanos(self.turned.load(Ordering::Relaxed));
+        let turned = Time::from_nanos(self.turns.load(Ordering::Relaxed));
         let due = self.on && now.since(self.renewed) >= RENEW_AFTER;
         if !due || now.since(turned) >= self.within {
             return;
