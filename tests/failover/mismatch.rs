@@ -8,6 +8,7 @@ use std::time::Instant;
 use netns_lab::{ClusterOptions, Lab, Node, WgKind, topology};
 
 use crate::audit;
+use crate::clients::follows;
 use crate::clock::{back, called_in_vain, warned};
 use crate::pair::{Pair, network, options};
 
@@ -54,7 +55,8 @@ fn another_wireguard_takes_part_and_is_handed_the_role_by_force_alone() {
     let status = pair.status(&gw1);
     assert_eq!((&status["role"], &status["term"]), (&"master".into(), &term));
 
-    // It takes part: when the master is gone, it serves.
+    // It takes part: when the master is gone, it serves. The client is to take its stamp, so it must be called.
+    follows(&pair, &gw2);
     pair.lab.cut_link(&gw1, true).expect("cut");
     pair.is_master(&gw2, "the link of gw1 is cut");
     audit::answers_soon(&pair.clients[0], "called by gw2");
