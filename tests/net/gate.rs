@@ -53,8 +53,10 @@ impl Lab {
         gate
     }
 
-    fn open_for(&self, time: Duration) {
+    /// Opens for so long, and waits until it is.
+    fn open(&self, gate: &Gate, time: Duration) {
         self.permit.set(Some(clock::now() + time));
+        eventually("it opens", || gate.monitor().turns().open_until > clock::now());
     }
 
     fn nft(&self, arguments: &'static [&str]) -> String {
@@ -138,8 +140,7 @@ fn shut_it_holds_back_wireguards_port_both_ways_and_nothing_else() {
             assert!(passes(gw, (other, PORT), nb, (own, 4000)), "another address, out");
             assert!(passes(gw, (other, 5000), nb, (own, PORT)), "another's port");
         }
-        lab.open_for(Duration::from_secs(60));
-        eventually("it opens", || gate.monitor().turns().open_until > clock::now());
+        lab.open(&gate, Duration::from_secs(60));
         for (vip, own) in [(VIP[0], "10.0.0.1"), (VIP[1], "fd00::1")] {
             assert!(passes(nb, (own, 4000), gw, (vip, PORT)), "open, in, {vip}");
             assert!(passes(gw, (vip, PORT), nb, (own, 4000)), "open, out, {vip}");
@@ -171,8 +172,7 @@ fn shut_nobody_learns_where_the_floating_ip_is() {
         // The machine's own addresses answer as ever.
         assert!(passes(&lab.neighbour, ("10.0.0.1", 4000), &lab.gateway, ("10.0.0.2", 5000)));
         assert!(passes(&lab.neighbour, ("fd00::1", 4000), &lab.gateway, ("fd00::2", 5000)));
-        lab.open_for(Duration::from_secs(60));
-        eventually("it opens", || gate.monitor().turns().open_until > clock::now());
+        lab.open(&gate, Duration::from_secs(60));
         eventually("both are found", || {
             ask();
             lab.believed(VIP[0]) && lab.believed(VIP[1])
@@ -225,8 +225,7 @@ fn renewing_loses_nothing() {
     as_root("gate::renewing_loses_nothing", || {
         let lab = Lab::new();
         let gate = lab.gate();
-        lab.open_for(Duration::from_secs(5));
-        eventually("it opens", || gate.monitor().turns().open_until > clock::now());
+        lab.open(&gate, Duration::from_secs(5));
         let before = gate.monitor().turns();
         let permit = lab.permit.clone();
         let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -265,8 +264,7 @@ fn renewing_is_no_change_for_the_watch() {
     as_root("gate::renewing_is_no_change_for_the_watch", || {
         let lab = Lab::new();
         let gate = lab.gate();
-        lab.open_for(Duration::from_secs(60));
-        eventually("it opens", || gate.monitor().turns().open_until > clock::now());
+        lab.open(&gate, Duration::from_secs(60));
         let (permit, monitor) = (lab.permit.clone(), gate.monitor());
         lab.gateway.run_async(|| async move {
             let mut watch = Watch::open().unwrap();
