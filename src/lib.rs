@@ -8,6 +8,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod daemon;
+mod descriptors;
 pub mod events;
 pub mod evidence;
 pub mod gateway;

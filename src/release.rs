@@ -4,6 +4,7 @@
 //! What there is to undo is in the state directory (`applied.json`); the config is not needed, so
 //! that it works after the config was broken or removed.
 
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -15,7 +16,7 @@ use crate::config::FloatingIp;
 use crate::gateway::ledger::Ledger;
 use crate::gateway::scripts;
 use crate::log;
-use crate::net::{Netlink, address, gate, source};
+use crate::net::{NetError, Netlink, address, gate, source};
 use crate::state::{Applied, AppliedInterface, StateDir};
 use crate::wireguard::port;
 
@@ -99,7 +100,7 @@ pub async fn tidy(ledger: &Ledger, mut left: Vec<String>) -> Vec<String> {
 
 fn remove_gate(name: &str) -> Result<(), String> {
     if gate::remove(name).map_err(|e| format!("nftables table {name}: {e}"))? {
-        println!("nftables table {name} removed");
+        say(&format!("nftables table {name} removed"));
     }
     Ok(())
 }
@@ -107,22 +108,26 @@ fn remove_gate(name: &str) -> Result<(), String> {
 /// The device stays, down: it knows the clients' endpoints, and the time stamps that stop replays.
 async fn down(netlink: &Netlink, interface: &AppliedInterface) -> Result<(), String> {
     let name = &interface.name;
+    let Err(why) = take_down(netlink, name).await else { return Ok(()) };
     match netlink.link(name).await {
-        Ok(None) => return Ok(()),
-        Ok(Some(link)) if !link.up => {}
-        Ok(Some(_)) => {
-            netlink.set_up(name, false).await.map_err(|e| format!("{name}: {e}"))?;
-            println!("{name}: down");
-        }
-        Err(e) => return Err(format!("{name}: {e}")),
+        // Meanwhile: the embedded backend's device goes with its process.
+        Ok(None) => Ok(()),
+        Ok(Some(_)) | Err(_) => Err(format!("{name}: {why}")),
     }
-    let addresses = netlink.addresses(Some(name)).await.map_err(|e| format!("{name}: {e}"))?;
-    for address in addresses {
+}
+
+async fn take_down(netlink: &Netlink, name: &str) -> Result<(), NetError> {
+    let Some(link) = netlink.link(name).await? else { return Ok(()) };
+    if link.up {
+        netlink.set_up(name, false).await?;
+        say(&format!("{name}: down"));
+    }
+    for address in netlink.addresses(Some(name)).await? {
         // Those of a link that is down are harmless; the next start wants none all the same.
         let _ = netlink.remove_address(name, address.address).await;
     }
-    match netlink.link(name).await {
-        Ok(Some(link)) if link.up => Err(format!("{name} is up")),
+    match netlink.link(name).await? {
+        Some(link) if link.up => Err(NetError::DidNotStay("the state of the link".to_owned())),
         _ => Ok(()),
     }
 }
@@ -132,21 +137,30 @@ async fn release_addresses(netlink: &Netlink, applied: &Applied) -> Vec<String> 
     for entry in &applied.floating_ips {
         let Ok(net) = IpNet::new(entry.address, entry.prefix) else { continue };
         let ip = FloatingIp { address: net, interface: entry.interface.clone() };
-        // An interface that is gone took its addresses along.
-        if !matches!(netlink.link(&ip.interface).await, Ok(Some(_))) {
-            continue;
-        }
-        match address::release(netlink, &ip).await {
-            Ok(true) => println!("{} removed from {}", entry.address, entry.interface),
-            Ok(false) => continue,
-            Err(e) => left.push(format!("{} on {}: {e}", entry.address, entry.interface)),
-        }
-        // Somebody else may have put it back at once.
-        if !matches!(address::held(netlink, &ip).await, Ok(false)) {
-            left.push(format!("{} on {}", entry.address, entry.interface));
+        if let Err(why) = release_address(netlink, &ip).await {
+            left.push(format!("{} on {}: {why}", entry.address, entry.interface));
         }
     }
     left
+}
+
+async fn release_address(netlink: &Netlink, ip: &FloatingIp) -> Result<(), String> {
+    // An interface that is gone took its addresses along.
+    if !address::release(netlink, ip).await.map_err(|e| e.to_string())? {
+        return Ok(());
+    }
+    say(&format!("{} removed from {}", ip.address.addr(), ip.interface));
+    match address::held(netlink, ip).await {
+        Ok(false) => Ok(()),
+        Ok(true) => Err("somebody else put it back".to_owned()),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+/// One line for whoever runs `wgha release`. That nobody reads it is no reason to leave anything standing: a
+/// guard may have outlived the program that its output went to.
+fn say(line: &str) {
+    let _ = writeln!(io::stdout(), "{line}");
 }
 
 /// Keeps only which backend was chosen first, and that PreUp ran on a device that stays.

@@ -17,6 +17,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use wgha_proto::Term;
 
+use crate::descriptors::lift;
+
 pub use writer::StateWriter;
 
 /// Largest state file that is read, in bytes: the endpoints of 65,536 peers.
@@ -218,7 +220,8 @@ fn lock(dir: &Path) -> Result<File, StateError> {
     // The number is only for the message of another process, so a full disk does not matter.
     let _ = file.set_len(0).and_then(|()| file.rewind());
     let _ = writeln!(file, "{}", std::process::id());
-    Ok(file)
+    // Free when a guard hears that this process is dead.
+    Ok(lift(file.into()).into())
 }
 
 /// Writes a whole file, or leaves the old one as it was.

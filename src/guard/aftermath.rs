@@ -1,6 +1,7 @@
 //! What the guard does when the worker is dead: takes off what acts, looks, and only then says so.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use nix::sys::signal::SigSet;
 use nix::sys::wait::WaitStatus;
+use nix::unistd::Pid;
 use tracing::{error, info, warn};
 
 use super::orphans;
@@ -17,40 +19,42 @@ use crate::link;
 use crate::log;
 use crate::net::Netlink;
 use crate::release;
-use crate::state::StateDir;
+use crate::state::{StateDir, StateError};
 
 /// How long what cannot be taken off is tried again, and how often.
 const TRIES_FOR: Duration = Duration::from_secs(10);
 const TRY_EVERY: Duration = Duration::from_millis(50);
+const LOCK_EVERY: Duration = Duration::from_millis(1);
 
 /// An obituary is sent at once and again after these: it may be lost as any datagram.
 const AGAIN_AFTER: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(50)];
 
-/// Buries the worker. `mask`: the signals that were blocked before there was a guard.
-pub(super) fn settle(status: WaitStatus, will: Option<Will>, mask: &SigSet) {
+/// Buries the worker. `status`: how it ended, `None` if that is not known yet. `mask`: the signals that were blocked
+/// before there was a guard.
+pub(super) fn settle(worker: Pid, status: Option<WaitStatus>, will: Option<Will>, mask: &SigSet) {
     // Without a will it never was part of the cluster and put nothing up. One that ended well has taken
     // everything off and said goodbye.
     let Some(will) = will else { return };
-    if matches!(status, WaitStatus::Exited(_, 0)) {
+    if matches!(status, Some(WaitStatus::Exited(_, 0))) {
         return;
     }
     log::start();
-    error!("the worker is dead ({}): taking off what it put up", text(status));
-    if let Err(e) = bury(&will, mask) {
+    let how = status.map_or_else(String::new, |status| format!(" ({})", text(status)));
+    error!("the worker is dead{how}: taking off what it put up");
+    if let Err(e) = bury(worker, &will, mask) {
         error!(
             "not verified that nothing acts, so nobody is told; `wgha release` tries again: {e:#}"
         );
     }
 }
 
-fn bury(will: &Will, mask: &SigSet) -> anyhow::Result<()> {
+fn bury(worker: Pid, will: &Will, mask: &SigSet) -> anyhow::Result<()> {
     let started = Instant::now();
-    let state = StateDir::open(&will.state_dir)?;
-    let ledger = Ledger::open(Arc::new(state));
+    let ledger = Ledger::open(Arc::new(take_over(&will.state_dir, started)?));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let off = runtime.block_on(take_off(&ledger, started));
     // Whatever else went wrong: a hook of a master that is none any more must not run on.
-    let groups = orphans::kill_groups();
+    let groups = orphans::kill_groups(worker);
     off?;
     let sent = show(&will.letters, &[]);
     info!(
@@ -65,6 +69,16 @@ fn bury(will: &Will, mask: &SigSet) -> anyhow::Result<()> {
         warn!("still there: {what}");
     }
     Ok(())
+}
+
+/// The state directory, which the kernel may still be taking from the worker.
+fn take_over(state_dir: &Path, started: Instant) -> Result<StateDir, StateError> {
+    loop {
+        match StateDir::open(state_dir) {
+            Err(StateError::InUse { .. }) if started.elapsed() < TRIES_FOR => sleep(LOCK_EVERY),
+            result => return result,
+        }
+    }
 }
 
 /// Takes off what acts, again and again until a look finds nothing of it.
@@ -88,6 +102,8 @@ fn show(letters: &[Letter], pauses: &[Duration]) -> usize {
     let rounds = if pauses.is_empty() { &[Duration::ZERO] } else { pauses };
     for pause in rounds {
         sleep(*pause);
+        // The worker's own port may have become free meanwhile.
+        sockets.clear();
         for letter in letters {
             if !sockets.iter().any(|(from, _)| *from == letter.from) {
                 sockets.push((letter.from, socket(letter.from)));

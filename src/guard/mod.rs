@@ -11,7 +11,8 @@
 //!         +--------- pidfd of the worker; the worker has one of the guard ------------------+
 //! ```
 //!
-//! When the worker dies, by whatever: WireGuard down, rules and floating IPs off, all of it looked at
+//! When the worker dies, by whatever (its end of the socket is closed, all its threads are on their way out; the pidfd says so a
+//! tenth of a second later, when the kernel has taken its devices apart): WireGuard down, rules and floating IPs off, all of it looked at
 //! again ([`release`](crate::release)); what its hooks started is killed; only then the obituaries go out,
 //! which end its session for every node (docs/protocol.md §5). What cannot be verified is not said. A worker that hangs is
 //! killed first. The guard has no keys: the obituaries come ready-made, and do not age.
@@ -42,6 +43,8 @@ pub mod will;
 
 use watch::Watch;
 use will::Will;
+
+use crate::descriptors::lift;
 
 /// Passed on to the worker, but for SIGCHLD and SIGABRT (systemd's watchdog).
 const SIGNALS: [Signal; 8] = [
@@ -136,6 +139,7 @@ pub fn run(work: impl FnOnce(Arc<Line>) -> anyhow::Result<ExitCode>) -> anyhow::
     match process::fork().context("cannot fork the worker")? {
         ForkResult::Child => {
             drop((inbox, seen));
+            let socket = lift(socket);
             before.thread_set_mask().context("cannot unblock signals")?;
             let guard_id = std::os::unix::process::parent_id();
             work(Arc::new(Line { socket, progress, guard, guard_id }))
@@ -145,10 +149,10 @@ pub fn run(work: impl FnOnce(Arc<Line>) -> anyhow::Result<ExitCode>) -> anyhow::
             // `ps -o comm` tells them apart. Only a name.
             let _ = prctl::set_name(c"wgha-guard");
             let pidfd = process::pidfd(child).context("cannot watch the worker")?;
-            let watch = Watch::new(child, pidfd, inbox, seen, &signals())?;
-            let (status, will) = watch.until_death().context("cannot watch the worker")?;
-            aftermath::settle(status, will, &before);
-            Ok(process::pass_on(status))
+            let mut watch = Watch::new(child, pidfd, inbox, seen, &signals())?;
+            let status = watch.until_death().context("cannot watch the worker")?;
+            aftermath::settle(child, status, watch.will(), &before);
+            Ok(process::pass_on(watch.reap().context("cannot watch the worker")?))
         }
     }
 }

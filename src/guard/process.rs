@@ -1,5 +1,6 @@
 //! The calls of the guard that have no safe wrapper, and how it ends.
 
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::process::ExitCode;
@@ -30,6 +31,23 @@ pub(super) fn pidfd(process: Pid) -> io::Result<OwnedFd> {
     let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
     // SAFETY: open, and owned by nobody yet.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Whether nothing of a process's code runs any more, and nothing will: each of its threads is on its way out, in the kernel.
+pub(super) fn is_exiting(process: Pid) -> bool {
+    // `PF_EXITING` of the kernel's flags, field 9 of proc(5); the state is field 3.
+    const EXITING: u32 = 4;
+    let Ok(threads) = fs::read_dir(format!("/proc/{process}/task")) else { return false };
+    let exits = |thread: fs::DirEntry| match fs::read_to_string(thread.path().join("stat")) {
+        Ok(stat) => {
+            let fields = stat.rsplit(") ").next();
+            let flags = fields.and_then(|f| f.split(' ').nth(6)?.parse::<u32>().ok());
+            flags.is_some_and(|flags| flags & EXITING != 0)
+        }
+        // Gone meanwhile.
+        Err(_) => true,
+    };
+    threads.flatten().all(exits)
 }
 
 /// Waits until the process of this descriptor is dead.

@@ -12,6 +12,7 @@ use nix::sys::socket::{MsgFlags, recv};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use super::process;
 use super::pulse::Pulse;
 use super::will::{MOST, Message, Will};
 use crate::clock;
@@ -52,18 +53,29 @@ impl Watch {
         })
     }
 
-    /// How the worker ended, and what it left to do.
-    pub(super) fn until_death(mut self) -> io::Result<(WaitStatus, Option<Will>)> {
+    /// Waits until the worker is dead. Returns how it ended; `None`: by surprise, and that is not known yet.
+    pub(super) fn until_death(&mut self) -> io::Result<Option<WaitStatus>> {
         loop {
             let dead = self.wait()?;
+            let open = self.inbox.is_some();
             // What it said last counts, so this comes before its end.
             self.read_inbox();
             self.take_signals();
             if dead {
-                return Ok((self.reap()?, self.will));
+                return self.reap().map(Some);
+            }
+            // One that ends on purpose has said that it rests; then its exit code says what is left to do.
+            let closed = open && self.inbox.is_none();
+            if closed && self.pulse.is_some() && process::is_exiting(self.worker) {
+                return Ok(None);
             }
             self.look();
         }
+    }
+
+    /// What the worker left to do.
+    pub(super) fn will(&mut self) -> Option<Will> {
+        self.will.take()
     }
 
     /// The one place that waits. True if the worker is dead.
@@ -139,10 +151,15 @@ impl Watch {
         }
     }
 
-    fn reap(&mut self) -> io::Result<WaitStatus> {
+    /// How the worker ended; waits for that.
+    pub(super) fn reap(&mut self) -> io::Result<WaitStatus> {
         match self.status {
             Some(status) => Ok(status),
-            None => Ok(waitpid(self.worker, None)?),
+            None => {
+                let status = waitpid(self.worker, None)?;
+                self.status = Some(status);
+                Ok(status)
+            }
         }
     }
 
