@@ -14,9 +14,13 @@ use wgha_proto::{
 use crate::clock::{self, Stamps};
 use crate::config::Config;
 use crate::guard::Line;
-use crate::guard::will::{Letter, Will};
 use crate::link::{Link, LinkCounters, Route};
 use crate::net::gate::Permit;
+use crate::state::Applied;
+
+mod testament;
+
+use testament::{Testament, will};
 
 /// How many inputs may wait for the loop.
 const INPUTS: usize = 64;
@@ -56,6 +60,8 @@ pub struct NewConfig {
     pub node: NodeConfig,
     /// For the node.
     pub keys: Keyring,
+    /// For the guard: all that it may put up.
+    pub puts_up: Applied,
 }
 
 /// The state of the protocol, for status.
@@ -87,6 +93,8 @@ pub struct Handle {
     /// When the loop last turned, in nanoseconds of [`clock::now`]: whoever must know whether it still
     /// does looks at it. It turns once a second at least.
     pub turns: Arc<AtomicU64>,
+    /// Why the guard does not know what to do after this process; `None` while it does.
+    pub unheard: watch::Receiver<Option<String>>,
 }
 
 /// The loop.
@@ -104,9 +112,7 @@ pub struct Daemon {
     slow_at: Time,
     stamps: Stamps,
     line: Arc<Line>,
-    will: Will,
-    /// The guard has it.
-    handed_over: bool,
+    testament: Testament,
 }
 
 /// What ended the wait.
@@ -118,10 +124,11 @@ enum Woken {
 
 impl Daemon {
     /// A loop around `node` and `link`, which says in `permit` how long the machine may act, and whose guard
-    /// is at the other end of `line`. Call inside the runtime that will [`run`](Daemon::run) it.
+    /// is at the other end of `line`, and to take off all that the config `puts_up`. Call inside the runtime that will [`run`](Daemon::run) it.
     #[must_use]
     pub fn new(
         config: &Config,
+        puts_up: Applied,
         node: Node,
         link: Link,
         stamps: Stamps,
@@ -133,9 +140,10 @@ impl Daemon {
         let (level_tx, level) = watch::channel(node.level().clone());
         let (evidence_tx, wants_evidence) = watch::channel(false);
         let turns = Arc::new(AtomicU64::new(0));
+        let testament = Testament::new(Arc::clone(&line), will(config, puts_up, &node, &link));
+        let unheard = testament.unheard();
         let daemon = Daemon {
-            will: will(config, &node, &link),
-            handed_over: false,
+            testament,
             line,
             node,
             link,
@@ -150,7 +158,7 @@ impl Daemon {
             slow_at: Time::ZERO,
             stamps,
         };
-        (daemon, Handle { inputs: input_tx, level, wants_evidence, events, turns })
+        (daemon, Handle { inputs: input_tx, level, wants_evidence, events, turns, unheard })
     }
 
     /// Runs until every [`Handle::inputs`] is dropped, or the node says that it stopped.
@@ -251,8 +259,7 @@ impl Daemon {
             Input::Reconfigure(new) => {
                 self.link.reconfigure(&new.config);
                 self.node.reconfigure(now, new.node, new.keys);
-                self.will = will(&new.config, &self.node, &self.link);
-                self.handed_over = self.line.hand_over(&self.will).is_ok();
+                self.testament.change(will(&new.config, new.puts_up, &self.node, &self.link));
             }
         }
     }
@@ -299,23 +306,8 @@ impl Daemon {
             return;
         }
         self.slow_at = now + SLOW;
-        if !self.handed_over {
-            self.handed_over = self.line.hand_over(&self.will).is_ok();
-        }
+        self.testament.say();
         self.link.bind_missing();
         self.node.set_wall_offset(self.stamps.offset_ns());
-    }
-}
-
-/// What the guard needs to know to end this session when the process is dead.
-fn will(config: &Config, node: &Node, link: &Link) -> Will {
-    let letter = |(peer, path, bytes)| {
-        let route = link.route(peer, path)?;
-        Some(Letter { from: link.local(route)?, to: route.remote, bytes })
-    };
-    Will {
-        state_dir: config.cluster.state_dir.clone(),
-        patience: config.detection(),
-        letters: node.obituaries().into_iter().filter_map(letter).collect(),
     }
 }

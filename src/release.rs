@@ -2,39 +2,43 @@
 //! clean or not, and by hand.
 //!
 //! What there is to undo is in the state directory (`applied.json`); the config is not needed, so
-//! that it works after the config was broken or removed.
+//! that it works after the config was broken or removed. Only where the record itself is damaged the config says what
+//! there may be.
 
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use ipnet::IpNet;
 use tracing::{info, warn};
 
-use crate::config::FloatingIp;
-use crate::gateway::ledger::Ledger;
+use crate::config::{Config, FloatingIp, Places};
+use crate::gateway::ledger::{self, Ledger};
 use crate::gateway::scripts;
 use crate::log;
 use crate::net::{NetError, Netlink, address, gate, source};
 use crate::state::{Applied, AppliedInterface, StateDir};
+use crate::wireguard::conf::WgConf;
 use crate::wireguard::port;
 
-/// Undoes what is on record in `state_dir`, verifies it, and says what it did. Exit code 1 if
+/// Undoes what is on record in the state directory of the config at `config`, verifies it, and says what it did. Exit code 1 if
 /// something is left.
 ///
 /// # Errors
 ///
-/// The daemon runs (its state directory is locked), or netlink cannot be used.
-pub fn run(state_dir: &Path) -> anyhow::Result<ExitCode> {
+/// The daemon runs (its state directory is locked), or netlink cannot be used; or the record is damaged, and the config as well.
+pub fn run(config: &Path, node: Option<&str>) -> anyhow::Result<ExitCode> {
     log::start();
+    let state_dir = &Places::of(config).state_dir;
     if !state_dir.exists() {
         println!("nothing on record in {}", state_dir.display());
         return Ok(ExitCode::SUCCESS);
     }
     let state = StateDir::open(state_dir)
         .context("nothing was released; stop the daemon first, it releases by itself")?;
-    let ledger = Ledger::open(std::sync::Arc::new(state));
+    let ledger = Ledger::open(Arc::new(state), || by_config(config, node))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let left = runtime.block_on(async {
         let netlink = Netlink::open()?;
@@ -48,6 +52,14 @@ pub fn run(state_dir: &Path) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     Ok(ExitCode::FAILURE)
+}
+
+fn by_config(path: &Path, node: Option<&str>) -> anyhow::Result<Applied> {
+    let config = Config::load(path, node)
+        .context("the record of what was put up is damaged, so the config would have to say it")?;
+    Ok(ledger::by_config(&config, |entry| {
+        WgConf::load(&entry.interface, &entry.config).ok().map(|file| file.conf.listen_port)
+    }))
 }
 
 /// WireGuard down, rules, floating IPs, PostDown, the gate; in this order (design §6). Returns what is left.

@@ -6,8 +6,10 @@ use thiserror::Error;
 use wgha_proto::{Keyring, NodeConfig, PeerConfig, Preempt, WireguardKind};
 
 use crate::config::{self, Config, Wireguard};
+use crate::gateway::ledger;
 use crate::keyfile;
 use crate::link;
+use crate::state::Applied;
 use crate::wireguard::conf::WgConf;
 
 /// Files that are whole and valid, and fit each other.
@@ -90,6 +92,15 @@ impl Setup {
         }
         let (config, keys) = (self.config.clone(), self.keys.clone());
         Ok(Some(Setup { config, keys, confs, warnings }))
+    }
+
+    /// All that this gateway may put up.
+    #[must_use]
+    pub fn puts_up(&self) -> Applied {
+        ledger::by_config(&self.config, |entry| {
+            let conf = self.tunnels().find(|(e, _)| e.interface == entry.interface);
+            conf.map(|(_, conf)| conf.listen_port)
+        })
     }
 
     /// What the protocol needs to know. `wireguard` is what this node runs.

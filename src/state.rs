@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use wgha_proto::Term;
 
+use crate::config::FloatingIp;
 use crate::descriptors::lift;
 
 pub use writer::StateWriter;
@@ -68,6 +69,35 @@ pub struct AppliedAddress {
     pub prefix: u8,
     /// The interface that carries it.
     pub interface: String,
+}
+
+impl From<&FloatingIp> for AppliedAddress {
+    fn from(ip: &FloatingIp) -> AppliedAddress {
+        AppliedAddress {
+            address: ip.address.addr(),
+            prefix: ip.address.prefix_len(),
+            interface: ip.interface.clone(),
+        }
+    }
+}
+
+impl Applied {
+    /// This and another one; where both name the same thing, as it is here.
+    #[must_use]
+    pub fn and(mut self, other: Applied) -> Applied {
+        for interface in other.interfaces {
+            if !self.interfaces.iter().any(|i| i.name == interface.name) {
+                self.interfaces.push(interface);
+            }
+        }
+        let fresh = |ip: &AppliedAddress| !self.floating_ips.contains(ip);
+        let ips: Vec<_> = other.floating_ips.into_iter().filter(fresh).collect();
+        self.floating_ips.extend(ips);
+        let fresh = |gate: &String| !self.gates.contains(gate);
+        let gates: Vec<_> = other.gates.into_iter().filter(fresh).collect();
+        self.gates.extend(gates);
+        self
+    }
 }
 
 /// Why the state directory refuses.
@@ -152,10 +182,10 @@ impl StateDir {
         self.store("maintenance", &on)
     }
 
-    /// What this node put up; nothing if unknown.
+    /// What this node put up; nothing if there is no record. `None`: it is damaged, which is logged, and kept aside.
     #[must_use]
-    pub fn applied(&self) -> Applied {
-        self.load("applied.json")
+    pub fn applied(&self) -> Option<Applied> {
+        self.read("applied.json").map(Option::unwrap_or_default)
     }
 
     /// Keeps what this node put up.
@@ -170,19 +200,17 @@ impl StateDir {
     /// A fact of another part, as JSON in the file `name`; its default if missing or damaged.
     #[must_use]
     pub fn load<T: DeserializeOwned + Default>(&self, name: &str) -> T {
+        self.read(name).flatten().unwrap_or_default()
+    }
+
+    /// `Some(None)`: missing. `None`: damaged.
+    fn read<T: DeserializeOwned>(&self, name: &str) -> Option<Option<T>> {
         let path = self.path.join(name);
-        let bytes = match read_bounded(&path, MAX_FILE) {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) => return T::default(),
-            Err(e) => {
-                set_aside(&path, &e.to_string());
-                return T::default();
-            }
-        };
-        serde_json::from_slice(&bytes).unwrap_or_else(|e| {
-            set_aside(&path, &e.to_string());
-            T::default()
-        })
+        let read = read_bounded(&path, MAX_FILE).map_err(|e| e.to_string()).and_then(|bytes| {
+            let value = bytes.map(|bytes| serde_json::from_slice(&bytes));
+            value.transpose().map_err(|e| e.to_string())
+        });
+        read.map_err(|why| set_aside(&path, &why)).ok()
     }
 
     /// Keeps a fact as JSON in the file `name`, whole or not at all.
@@ -262,7 +290,7 @@ pub(crate) fn read_bounded(path: &Path, max: u64) -> io::Result<Option<Vec<u8>>>
 /// Names a damaged file and keeps it as `NAME.corrupt` for whoever wants to know.
 pub(crate) fn set_aside(path: &Path, why: &str) {
     let aside = with_suffix(path, ".corrupt");
-    tracing::error!(path = %path.display(), kept = %aside.display(), "damaged, its default is used: {why}");
+    tracing::error!(path = %path.display(), kept = %aside.display(), "damaged, and not used: {why}");
     if let Err(e) = fs::rename(path, &aside) {
         tracing::error!(path = %path.display(), "cannot be kept aside: {e}");
     }

@@ -68,7 +68,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Events(args) => client::events(&socket(), args.json, args.follow),
         Command::Reload => client::reload(&socket()),
         Command::Keygen(args) => keygen::run(args),
-        Command::Release => crate::release::run(&Places::of(config).state_dir),
+        Command::Release => crate::release::run(config, node.as_deref()),
     }
 }
 

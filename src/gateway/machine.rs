@@ -249,7 +249,7 @@ impl Machine {
                 warn!("endpoints not set: {e}");
             }
         }
-        let addresses: Vec<_> = self.floating_ips.iter().map(applied).collect();
+        let addresses: Vec<_> = self.floating_ips.iter().map(AppliedAddress::from).collect();
         if let Err(e) = self.ledger.update(|record| record.floating_ips = addresses) {
             error!("cannot keep the record of what is put up: {e}");
         }
@@ -303,13 +303,5 @@ impl Machine {
             view.floating_ips = held;
             view.tunnels = tunnels;
         });
-    }
-}
-
-fn applied(ip: &FloatingIp) -> AppliedAddress {
-    AppliedAddress {
-        address: ip.address.addr(),
-        prefix: ip.address.prefix_len(),
-        interface: ip.interface.clone(),
     }
 }

@@ -1,5 +1,6 @@
 //! What the guard does when the worker is dead: takes off what acts, looks, and only then says so.
 
+use std::convert::Infallible;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use crate::link;
 use crate::log;
 use crate::net::Netlink;
 use crate::release;
-use crate::state::{StateDir, StateError};
+use crate::state::{Applied, StateDir, StateError};
 
 /// How long what cannot be taken off is tried again, and how often.
 const TRIES_FOR: Duration = Duration::from_secs(10);
@@ -50,9 +51,13 @@ pub(super) fn settle(worker: Pid, status: Option<WaitStatus>, will: Option<Will>
 
 fn bury(worker: Pid, will: &Will, mask: &SigSet) -> anyhow::Result<()> {
     let started = Instant::now();
-    let ledger = Ledger::open(Arc::new(take_over(&will.state_dir, started)?));
+    let state = Arc::new(take_over(&will.state_dir, started)?);
+    let by_config = || Ok::<_, Infallible>(will.by_config.clone());
+    let Ok(ledger) = Ledger::open(state, by_config);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let off = runtime.block_on(take_off(&ledger, started));
+    // The record should name all that; if somebody removed it, it does not.
+    let all = ledger.applied().and(will.by_config.clone());
+    let off = runtime.block_on(take_off(&all, started));
     // Whatever else went wrong: a hook of a master that is none any more must not run on.
     let groups = orphans::kill_groups(worker);
     off?;
@@ -82,11 +87,10 @@ fn take_over(state_dir: &Path, started: Instant) -> Result<StateDir, StateError>
 }
 
 /// Takes off what acts, again and again until a look finds nothing of it.
-async fn take_off(ledger: &Ledger, started: Instant) -> anyhow::Result<()> {
+async fn take_off(all: &Applied, started: Instant) -> anyhow::Result<()> {
     let netlink = Netlink::open()?;
-    let applied = ledger.applied();
     loop {
-        let left = release::silence(&netlink, &applied).await;
+        let left = release::silence(&netlink, all).await;
         if left.is_empty() {
             return Ok(());
         }

@@ -11,11 +11,13 @@
 //!         +--------- pidfd of the worker; the worker has one of the guard ------------------+
 //! ```
 //!
-//! When the worker dies, by whatever (its end of the socket is closed, all its threads are on their way out; the pidfd says so a
-//! tenth of a second later, when the kernel has taken its devices apart): WireGuard down, rules and floating IPs off, all of it looked at
+//! When the worker dies, by whatever: WireGuard down, rules and floating IPs off, all of it looked at
 //! again ([`release`](crate::release)); what its hooks started is killed; only then the obituaries go out,
 //! which end its session for every node (docs/protocol.md §5). What cannot be verified is not said. A worker that hangs is
 //! killed first. The guard has no keys: the obituaries come ready-made, and do not age.
+//!
+//! How it knows: the pidfd says so, or (tens of milliseconds earlier) each thread of the worker is on its way out inside the kernel. That
+//! the worker's end of the socket is closed says nothing; it is only when the guard looks.
 //!
 //! When the guard dies the worker stops as on SIGTERM: alone it would be one that nobody buries.
 
@@ -58,6 +60,9 @@ const SIGNALS: [Signal; 8] = [
     Signal::SIGCHLD,
 ];
 
+/// Set to 1 in the environment: core dumps and debuggers of the same user may read the memory of both processes, the keys among it.
+const DUMPABLE: &str = "WGHA_CORE_DUMPS";
+
 /// The worker's end.
 #[derive(Debug)]
 pub struct Line {
@@ -68,12 +73,23 @@ pub struct Line {
 }
 
 impl Line {
+    fn new(socket: OwnedFd, progress: EventFd, guard: OwnedFd, guard_id: u32) -> Line {
+        Line { socket, progress, guard, guard_id }
+    }
+
     /// Tells the guard what to do after this process; replaces what it was told before. Never waits.
     ///
     /// # Errors
-    /// The guard is gone, or does not read.
+    /// The guard is gone, or does not read, or it is more than it would read.
     pub fn hand_over(&self, will: &Will) -> io::Result<()> {
-        self.send(&will.encode())
+        let message = will.encode();
+        if message.len() > will::MOST {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{} bytes, and at most {} can be", message.len(), will::MOST),
+            ));
+        }
+        self.send(&message)
     }
 
     /// The loop ends on purpose: no progress is expected any more.
@@ -133,6 +149,11 @@ pub fn run(work: impl FnOnce(Arc<Line>) -> anyhow::Result<ExitCode>) -> anyhow::
         std::os::fd::AsFd::as_fd(&progress).try_clone_to_owned().context("cannot copy it")?,
     );
     let guard = process::pidfd(Pid::this()).context("no pidfd: Linux 5.3 or later is needed")?;
+    // Keys are in the memory of the one, obituaries in that of both. Programs that the worker starts have their own setting
+    // again. And a dump would be written before the kernel lets go of anything, so that the guard had to wait for it.
+    if std::env::var_os(DUMPABLE).is_none_or(|value| value != "1") {
+        prctl::set_dumpable(false).context("cannot turn core dumps off")?;
+    }
     // What the worker's programs leave becomes the guard's, so that it can be found.
     prctl::set_child_subreaper(true).context("cannot adopt what the worker leaves")?;
     let before = block_signals().context("cannot block signals")?;
@@ -142,7 +163,7 @@ pub fn run(work: impl FnOnce(Arc<Line>) -> anyhow::Result<ExitCode>) -> anyhow::
             let socket = lift(socket);
             before.thread_set_mask().context("cannot unblock signals")?;
             let guard_id = std::os::unix::process::parent_id();
-            work(Arc::new(Line { socket, progress, guard, guard_id }))
+            work(Arc::new(Line::new(socket, progress, guard, guard_id)))
         }
         ForkResult::Parent { child } => {
             drop((socket, progress, guard));

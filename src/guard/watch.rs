@@ -64,6 +64,8 @@ impl Watch {
             if dead {
                 return self.reap().map(Some);
             }
+            // One look is enough: a dying process closes its descriptors when all its threads are on their way out. Is it closed for
+            // another reason, or held open by a child, then the pidfd says it later.
             // One that ends on purpose has said that it rests; then its exit code says what is left to do.
             let closed = open && self.inbox.is_none();
             if closed && self.pulse.is_some() && process::is_exiting(self.worker) {
@@ -187,3 +189,6 @@ impl Watch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::state::Applied;
+
 /// Longer than any: 15 peers with 8 paths each, of at most 1200 bytes.
 pub(super) const MOST: usize = 192 * 1024;
 
@@ -30,6 +32,8 @@ pub struct Letter {
 pub struct Will {
     /// Where it is on record what the worker put up.
     pub state_dir: PathBuf,
+    /// What the config in force may put up: taken off whatever the record says, which may be damaged.
+    pub by_config: Applied,
     /// The detection time: a worker without progress for so long hangs.
     pub patience: Duration,
     /// One for each path to each peer.
@@ -47,6 +51,8 @@ impl Will {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = vec![WILL];
         put(&mut out, self.state_dir.as_os_str().as_bytes());
+        // Strings, numbers and lists of them; a will without it would not be read.
+        put(&mut out, &serde_json::to_vec(&self.by_config).unwrap_or_default());
         let patience = u64::try_from(self.patience.as_nanos()).unwrap_or(u64::MAX);
         put(&mut out, &patience.to_be_bytes());
         for letter in &self.letters {
@@ -66,6 +72,7 @@ impl Message {
         }
         let mut rest = bytes.strip_prefix(&[WILL])?;
         let state_dir = PathBuf::from(OsStr::from_bytes(take(&mut rest)?));
+        let by_config = serde_json::from_slice(take(&mut rest)?).ok()?;
         let patience = u64::from_be_bytes(take(&mut rest)?.try_into().ok()?);
         let mut letters = Vec::new();
         while !rest.is_empty() {
@@ -75,7 +82,8 @@ impl Message {
                 bytes: take(&mut rest)?.to_vec(),
             });
         }
-        Some(Message::Will(Will { state_dir, patience: Duration::from_nanos(patience), letters }))
+        let patience = Duration::from_nanos(patience);
+        Some(Message::Will(Will { state_dir, by_config, patience, letters }))
     }
 }
 
@@ -98,8 +106,34 @@ fn address(text: &[u8]) -> Option<SocketAddr> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use std::os::fd::{AsRawFd, OwnedFd};
+
+    use nix::sys::eventfd::EventFd;
+    use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socketpair};
+    use nix::unistd::Pid;
+
     use super::*;
+    use crate::guard::{Line, process};
+
+    /// Both ends of a line; no process is at the other one.
+    pub(crate) fn line() -> (Line, OwnedFd) {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let (guard, worker) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap();
+        let pidfd = process::pidfd(Pid::this()).unwrap();
+        (Line::new(worker, EventFd::new().unwrap(), pidfd, 1), guard)
+    }
+
+    /// The next will at the guard's end; `None`: there is none.
+    pub(crate) fn read(guard: &OwnedFd) -> Option<Will> {
+        let mut buffer = vec![0; MOST];
+        let length = recv(guard.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT).ok()?;
+        match Message::decode(&buffer[..length])? {
+            Message::Will(will) => Some(will),
+            Message::Rest => None,
+        }
+    }
 
     fn will(letters: usize) -> Will {
         let letter = |n: usize| Letter {
@@ -109,6 +143,7 @@ mod tests {
         };
         Will {
             state_dir: "/var/lib/wgha/edge".into(),
+            by_config: Applied { gates: vec!["wgha_edge".into()], ..Applied::default() },
             patience: Duration::from_millis(600),
             letters: (0..letters).map(letter).collect(),
         }

@@ -3,6 +3,9 @@
 use std::io;
 use std::time::Duration;
 
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::AddressAttribute;
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use netlink_sys::{AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket};
 use tokio::time::{Instant, sleep_until};
@@ -15,9 +18,9 @@ const SETTLE: Duration = Duration::from_millis(5);
 const GAP: Duration = Duration::from_millis(25);
 /// Notifications read at once; the rest is read when it is next waited for.
 const BATCH: usize = 4096;
-/// Bytes read of a notification. What it says does not matter, so the kernel may cut it off.
-const CUT: usize = 64;
-/// The same of nftables, where it does: one that fills this counts as a change.
+/// Bytes read of a notification. One that fills this counts as a change, whatever it says: the kernel may have cut it off.
+const CUT: usize = 512;
+/// The same of nftables.
 const RULESET_CUT: usize = 16 << 10;
 /// `RTNLGRP_LINK`, `_IPV4_IFADDR`, `_IPV4_ROUTE`, `_IPV4_RULE`, `_IPV6_IFADDR`, `_IPV6_ROUTE`,
 /// `_IPV6_RULE`.
@@ -26,6 +29,9 @@ const GROUPS: [u32; 7] = [1, 5, 7, 8, 9, 11, 19];
 const NFTABLES: [u32; 1] = [7];
 
 /// A subscription. It says that something changed, never what: whoever is told looks for himself.
+///
+/// Two things that happen all the time are no change: elements of nftables sets, which the gate renews, and lifetimes of addresses
+/// that begin anew, as those of the floating IPs do each second.
 ///
 /// Changes of our own are told like any other; as they are not repeated when all is as it should
 /// be, a caller that compares before it acts comes to rest after one more look.
@@ -75,17 +81,20 @@ impl Watch {
 
     async fn notified(&mut self) -> io::Result<()> {
         let (mut one, mut other) = (Vec::with_capacity(CUT), Vec::with_capacity(RULESET_CUT));
-        let Some(nftables) = &mut self.nftables else {
-            return told(self.socket.recv(&mut one).await);
-        };
         loop {
+            one.clear();
             other.clear();
-            let read = tokio::select! {
-                read = self.socket.recv(&mut one) => return told(read),
-                read = nftables.recv(&mut other) => read,
+            let ruleset = async {
+                match &mut self.nftables {
+                    Some(nftables) => nftables.recv(&mut other).await,
+                    None => std::future::pending().await,
+                }
             };
-            // The gate renews its elements with every heartbeat.
-            if read.is_err() || other.len() >= RULESET_CUT || nft::changes_rules(&other) {
+            let (read, quiet) = tokio::select! {
+                read = self.socket.recv(&mut one) => (read, one.len() < CUT && only_renews(&one)),
+                read = ruleset => (read, other.len() < RULESET_CUT && !nft::changes_rules(&other)),
+            };
+            if read.is_err() || !quiet {
                 return told(read);
             }
         }
@@ -108,6 +117,24 @@ fn drain(socket: &Socket) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a notification tells of an address that was there before, and whose lifetime began anew. One that cannot be read does not.
+fn only_renews(bytes: &[u8]) -> bool {
+    let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes) else {
+        return false;
+    };
+    let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(address)) = message.payload
+    else {
+        return false;
+    };
+    // Both in hundredths of a second: made, and set last. An address that is made has them the same.
+    address.attributes.iter().any(|attribute| match attribute {
+        AddressAttribute::CacheInfo(info) => {
+            info.ifa_valid != u32::MAX && info.tstamp != info.cstamp
+        }
+        _ => false,
+    })
 }
 
 fn subscribe(protocol: isize, groups: &[u32]) -> io::Result<TokioSocket> {

@@ -79,6 +79,8 @@ pub(super) struct App {
     calls: mpsc::Receiver<Call>,
     line: Arc<Line>,
     guard_died: oneshot::Receiver<()>,
+    /// Why the guard does not know what to do after this process.
+    unheard: watch::Receiver<Option<String>>,
     vital: Arc<Vital>,
     http: Http,
     journal: Journal,
@@ -111,6 +113,7 @@ impl App {
             inputs: parts.handle.inputs,
             level: parts.handle.level,
             events: parts.handle.events,
+            unheard: parts.handle.unheard,
             gateway: parts.gateway,
             gate: parts.gate,
             view: parts.view,
@@ -166,6 +169,10 @@ impl App {
                 _ = hangup.recv() => match self.reload().await {
                     Ok(message) => info!("{message}"),
                     Err(e) => error!("not reloaded, the old config stays in force: {e:#}"),
+                },
+                Ok(()) = self.unheard.changed() => match &*self.unheard.borrow_and_update() {
+                    Some(why) => error!("the guard does not know what to do after this process, which is tried again: {why}"),
+                    None => info!("the guard knows what to do after this process"),
                 },
                 _ = &mut self.guard_died => {
                     error!("the guard is dead: this process stops, since nobody would clean up after it");

@@ -6,6 +6,7 @@
 //! (`http/`); that which watches the guard process (`guard/`); and this one: operators, hooks, events.
 //! They share bounded channels and watched levels.
 
+use std::convert::Infallible;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -100,7 +101,7 @@ async fn start(
     take_over: bool,
     line: Arc<Line>,
 ) -> anyhow::Result<App> {
-    let ledger = Ledger::open(Arc::clone(&state));
+    let Ok(ledger) = Ledger::open(Arc::clone(&state), || Ok::<_, Infallible>(setup.puts_up()));
     let listener = server::bind(&setup.config.control_socket)?;
     let http_socket = setup.config.http.map(http::bind).transpose()?;
     if !setup.config.node().witness && !take_over {

@@ -64,6 +64,7 @@ pub(super) fn start_protocol(
 ) -> anyhow::Result<daemon::Handle> {
     let node_config = setup.node_config(wireguard);
     let (config, keys) = (setup.config.clone(), setup.keys.clone());
+    let puts_up = setup.puts_up();
     let (handle_tx, handle) = std::sync::mpsc::sync_channel(1);
     let body = move || -> std::io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -82,7 +83,7 @@ pub(super) fn start_protocol(
                 warn!("{address} cannot be bound, which is tried again each second: {why}");
             }
             let node = Node::new(node_config, keys, boot, clock::now());
-            let (daemon, handle) = Daemon::new(&config, node, link, stamps, permit, line);
+            let (daemon, handle) = Daemon::new(&config, puts_up, node, link, stamps, permit, line);
             if handle_tx.send(Ok(handle)).is_ok() {
                 daemon.run().await;
             }

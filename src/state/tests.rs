@@ -33,14 +33,14 @@ fn what_is_kept_survives_a_restart() {
     let path = tmp.path().join("deep/wgha");
     let dir = StateDir::open(&path).unwrap();
     assert_eq!((dir.highest_term(), dir.maintenance()), (0, false));
-    assert_eq!(dir.applied(), Applied::default());
+    assert_eq!(dir.applied(), Some(Applied::default()));
     dir.set_highest_term(u64::MAX).unwrap();
     dir.set_maintenance(true).unwrap();
     dir.set_applied(&applied()).unwrap();
     drop(dir);
     let dir = StateDir::open(&path).unwrap();
     assert_eq!((dir.highest_term(), dir.maintenance()), (u64::MAX, true));
-    assert_eq!(dir.applied(), applied());
+    assert_eq!(dir.applied(), Some(applied()));
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn a_damaged_file_is_kept_aside_and_replaced() {
             fs::write(tmp.path().join(name), damage).unwrap();
         }
         assert_eq!((dir.highest_term(), dir.maintenance()), (0, false));
-        assert_eq!(dir.applied(), Applied::default());
+        assert_eq!(dir.applied(), None);
         for name in ["highest_term", "maintenance", "applied.json"] {
             assert!(!tmp.path().join(name).exists());
             assert_eq!(fs::read(tmp.path().join(format!("{name}.corrupt"))).unwrap(), damage);
@@ -108,7 +108,7 @@ fn fields_of_another_version_do_not_matter() {
     let dir = StateDir::open(tmp.path()).unwrap();
     let json = r#"{"reserved_ports":[7],"later":{"x":1},"interfaces":[{"name":"wg0","new":2}]}"#;
     fs::write(tmp.path().join("applied.json"), json).unwrap();
-    let read = dir.applied();
+    let read = dir.applied().unwrap();
     assert_eq!((read.reserved_ports, read.interfaces[0].name.as_str()), (vec![7], "wg0"));
 }
 

@@ -154,3 +154,46 @@ fn putting_things_right_comes_to_rest() {
         });
     });
 }
+
+/// The floating IPs live for 4 s and are renewed each second: nobody need look at that.
+#[test]
+fn a_lifetime_that_begins_anew_is_no_change() {
+    as_root("watch::a_lifetime_that_begins_anew_is_no_change", || {
+        machine().run_async(|| async {
+            let nl = Netlink::open().unwrap();
+            let floating = |address: &str| FloatingIp {
+                address: address.parse().unwrap(),
+                interface: "eth0".into(),
+            };
+            let vips = ["10.0.0.10/32", "10.9.0.1/24", "fd00::10/128", "fd01::1/64"].map(floating);
+            let valid = Lifetime::Seconds(4);
+            let mut watch = Watch::open().unwrap();
+            settle(&mut watch).await;
+            for vip in &vips {
+                assert!(address::claim_for(&nl, vip, valid).await.unwrap());
+                timeout(PATIENCE, watch.changed()).await.expect("a new address").unwrap();
+            }
+            settle(&mut watch).await;
+            for _ in 0..3 {
+                for vip in &vips {
+                    address::renew(&nl, vip, valid).await.unwrap();
+                }
+                let told = timeout(QUIET, watch.changed()).await;
+                assert!(told.is_err(), "renewals were told");
+            }
+            // What others do to one that was renewed is told as before.
+            for change in [
+                "addr change 10.0.0.10/32 dev eth0 valid_lft forever preferred_lft forever",
+                "addr del 10.0.0.10/32 dev eth0",
+                "addr del fd00::10/128 dev eth0",
+                "addr add fd00::10/128 dev eth0 valid_lft 4 preferred_lft 0 nodad",
+            ] {
+                ip(change);
+                timeout(PATIENCE, watch.changed()).await.expect(change).unwrap();
+                while timeout(QUIET, watch.changed()).await.is_ok() {}
+            }
+            // Nobody renews them: that is a change again.
+            timeout(Duration::from_secs(8), watch.changed()).await.expect("they expire").unwrap();
+        });
+    });
+}

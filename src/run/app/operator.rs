@@ -138,6 +138,7 @@ impl App {
             config: setup.config.clone(),
             node: setup.node_config(self.wireguard),
             keys: setup.keys.clone(),
+            puts_up: setup.puts_up(),
         };
         self.tell(Input::Reconfigure(Box::new(new))).await?;
         if self.gateway.thread.is_some() {
