@@ -128,7 +128,8 @@ fn socket(from: SocketAddr) -> Option<UdpSocket> {
     bound.map_err(|e| warn!("no obituary from {from}: {e}")).ok()
 }
 
-fn text(status: WaitStatus) -> String {
+/// A worker's end, in words.
+pub(super) fn text(status: WaitStatus) -> String {
     match status {
         WaitStatus::Exited(_, code) => format!("exit code {code}"),
         WaitStatus::Signaled(_, signal, _) => format!("killed by {signal}"),

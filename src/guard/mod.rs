@@ -173,7 +173,11 @@ pub fn run(work: impl FnOnce(Arc<Line>) -> anyhow::Result<ExitCode>) -> anyhow::
             let mut watch = Watch::new(child, pidfd, inbox, seen, &signals())?;
             let status = watch.until_death().context("cannot watch the worker")?;
             aftermath::settle(child, status, watch.will(), &before);
-            Ok(process::pass_on(watch.reap().context("cannot watch the worker")?))
+            let end = watch.reap().context("cannot watch the worker")?;
+            if status.is_none() {
+                tracing::info!("the worker's end: {}", aftermath::text(end));
+            }
+            Ok(process::pass_on(end))
         }
     }
 }

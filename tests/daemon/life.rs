@@ -56,8 +56,12 @@ fn a_worker_that_is_killed_is_buried() {
     gw1.signal_worker(Signal::SIGKILL);
     gw2.becomes("master");
     assert_eq!((reason(&gw2), &gw2.status()["term"]), ("master gw1 died".into(), &2.into()));
-    assert!(gw1.log().contains("the worker is dead (killed by SIGKILL)"), "{}", gw1.log());
+    let log = cluster.path("gw1.log");
     assert_eq!(gw1.wait().signal(), Some(9));
+    // It knew that before it knew how.
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.contains("the worker is dead: taking off"), "{log}");
+    assert!(log.contains("the worker's end: killed by SIGKILL"), "{log}");
     let gw1 = cluster.start("gw1");
     gw1.follows("gw2", 2);
     // A reload changes what the guard holds; a backup's end is known as quickly.
@@ -66,6 +70,46 @@ fn a_worker_that_is_killed_is_buried() {
     until_true("gw1 is gone", || gw2.node("gw1")["alive"] == false);
     assert!(gw2.log().contains("gw1 is silent"), "{}", gw2.log());
     assert_eq!(gw2.status()["role"], "master");
+}
+
+/// Starts `wgha run`, without the right to read what may not be read, and says whether worker and guard may be.
+const READ_MEMORY: &str = "import ctypes, os, subprocess, sys, time
+PR_CAPBSET_DROP, CAP_SYS_PTRACE = 24, 19
+if 'DROPPED' not in os.environ:
+    # Fails where there is no such right anyway.
+    ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_SYS_PTRACE, 0, 0, 0)
+    os.environ['DROPPED'] = '1'
+    os.execv(sys.executable, [sys.executable] + sys.argv)
+guard = subprocess.Popen(sys.argv[1:], stderr=subprocess.DEVNULL)
+end = time.time() + 30
+workers = []
+while not workers and time.time() < end:
+    workers = open(f'/proc/{guard.pid}/task/{guard.pid}/children').read().split()
+def readable(pid):
+    try: return open(f'/proc/{pid}/maps').read(1) != ''
+    except PermissionError: return False
+print(readable(workers[0]), readable(guard.pid))
+guard.terminate()
+guard.wait()
+";
+
+/// What nobody may read is not in a core dump either; and not before the operator asks for it.
+#[test]
+fn memory_is_nobody_elses() {
+    let cluster = two();
+    let (script, config) = (cluster.path("read.py"), cluster.path("gw1.toml"));
+    std::fs::write(&script, READ_MEMORY).unwrap();
+    std::fs::write(&config, cluster.config("gw1")).unwrap();
+    let look = |dumps: &str| {
+        let mut command = std::process::Command::new("python3");
+        command.arg(&script).arg(env!("CARGO_BIN_EXE_wgha"));
+        command.args(["run", "--node", "gw1", "--config"]).arg(&config);
+        let output = command.env("WGHA_CORE_DUMPS", dumps).output().expect("install python3");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(look("0"), "False False\n");
+    assert_eq!(look("1"), "True True\n");
 }
 
 #[test]
