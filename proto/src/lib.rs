@@ -8,6 +8,8 @@ mod election;
 mod freshness;
 mod handover;
 mod keys;
+#[cfg_attr(not(test), expect(dead_code, reason = "the node does not ask for leases"))]
+mod lease;
 mod node;
 mod peer;
 mod refusal;
@@ -19,6 +21,7 @@ mod wire;
 
 pub use api::*;
 pub use keys::{KeyFileError, Keyring};
+pub use lease::{LEAST_REACTION, LONGEST_LEASE};
 pub use node::{Destination, Node};
 pub use refusal::Refusal;
 pub use time::Time;

@@ -171,6 +171,7 @@ impl Node {
             obituary: None,
             loss: peer.session.as_ref().and_then(crate::freshness::Session::lost),
             paths_heard: self.paths_heard(peer),
+            lease: crate::wire::body::LeaseFields::default(),
         })
     }
 

@@ -10,7 +10,11 @@ use crate::api::{Role, WireguardKind};
 mod decode;
 mod encode;
 mod field;
+mod lease;
 mod value;
+
+#[cfg_attr(not(test), expect(unused_imports, reason = "the node does not ask for leases"))]
+pub(crate) use lease::{Ask, Grant, Held, LeaseFields, Refuse};
 
 /// "The newest message of yours that I have", and for how long I have had it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +126,7 @@ pub(crate) struct Body {
     pub(crate) loss: Option<u8>,
     /// Bit i: your path i reached me within my detection time.
     pub(crate) paths_heard: u8,
+    pub(crate) lease: LeaseFields,
 }
 
 /// Whether two config fingerprints agree: a witness knows nothing of WireGuard, so its second half
@@ -168,6 +173,7 @@ impl Body {
             obituary: None,
             loss: None,
             paths_heard: 0,
+            lease: LeaseFields::default(),
         }
     }
 }
