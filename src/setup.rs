@@ -88,6 +88,7 @@ impl Setup {
             handover_timeout: config.cluster.handover_timeout,
             fingerprint: config::fingerprint(config, (!me.witness).then_some(&material[..])),
             wireguard,
+            quorum: wgha_proto::Quorum::None,
             peers: peers.collect(),
         }
     }

@@ -8,10 +8,10 @@ mod event;
 mod input;
 mod snapshot;
 
-pub use config::{NodeConfig, PeerConfig, Preempt};
+pub use config::{NodeConfig, PeerConfig, Preempt, Quorum};
 pub use event::{Event, Reason};
-pub use input::{Ability, Boot, Command, Evidence, Health, Refused, Report};
-pub use snapshot::{PeerSnapshot, Snapshot};
+pub use input::{Ability, Boot, Command, Evidence, Health, Refused, Report, VoteRecord};
+pub use snapshot::{LeaseSnapshot, PeerSnapshot, Snapshot};
 
 /// The name of a node, unique in its cluster: 1 to 64 bytes of `[A-Za-z0-9._-]`.
 pub type NodeName = String;

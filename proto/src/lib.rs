@@ -8,7 +8,6 @@ mod election;
 mod freshness;
 mod handover;
 mod keys;
-#[cfg_attr(not(test), expect(dead_code, reason = "the node does not ask for leases"))]
 mod lease;
 mod node;
 mod peer;

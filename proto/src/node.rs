@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use crate::api::{
     Ability, Command, Event, Evidence, Health, NodeConfig, PathIndex, Reason, Refused, Report,
-    RoleLevel, Snapshot, Term,
+    RoleLevel, Snapshot, Term, VoteRecord,
 };
 use crate::election::{Input, State};
 use crate::handover::Outgoing;
@@ -18,8 +18,10 @@ use crate::wire::Tag;
 
 use parts::{Answer, Backoff, Duplicate, Failure, Incoming, Releasing, Stopping, Vacancy};
 
+mod candidacy;
 mod command;
 mod decide;
+mod lease;
 mod parts;
 mod receive;
 mod release;
@@ -29,6 +31,10 @@ mod snapshot;
 mod take;
 mod transfer;
 mod view;
+mod vote;
+mod voters;
+
+pub(crate) use lease::PeerLease;
 
 /// Events that nobody fetched. The oldest go first when there are more.
 const EVENTS_LEN: usize = 256;
@@ -128,6 +134,14 @@ pub struct Node {
     releases: u32,
     /// The term that I gave up because another master stays, and when.
     yielded: Option<(Term, Time)>,
+
+    /// With `quorum = "majority"`.
+    lease: Option<Box<lease::Lease>>,
+    votes_at_boot: Option<VoteRecord>,
+    started: Time,
+    /// When the last heartbeat was sent to everyone on all paths, and whether one is being sent.
+    full_send: Time,
+    full_send_under_way: bool,
 
     answer: Option<Answer>,
     events: VecDeque<Event>,
@@ -264,6 +278,7 @@ impl Node {
             }
             self.step(Input::Leave, Reason::Slept(late));
         }
+        self.check_lease();
     }
 
     /// What comes after every input.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::api::{PeerConfig, Role};
 use crate::election::Standing;
 use crate::freshness::{ClockFilter, SendLog, Session};
+use crate::node::PeerLease;
 use crate::seal::SealKeys;
 use crate::time::Time;
 use crate::wire::body::{Body, Echo, Handover};
@@ -77,6 +78,8 @@ pub(crate) struct Peer {
     pub(crate) released: u64,
     /// The highest term of its session whose yield I answered.
     pub(crate) yielded: u64,
+    /// About its asks and my vote.
+    pub(crate) lease: PeerLease,
 }
 
 impl Peer {
@@ -109,6 +112,7 @@ impl Peer {
             better_since: None,
             released: 0,
             yielded: 0,
+            lease: PeerLease::default(),
         }
     }
 
@@ -138,6 +142,7 @@ impl Peer {
         self.better_since = None;
         self.released = 0;
         self.yielded = 0;
+        self.lease = PeerLease::default();
         self.last_timely = None;
         self.path_timely = [None; MAX_PATHS as usize];
         self.rtt = None;

@@ -85,6 +85,8 @@ impl Journal {
                 info!("maintenance {}", if *on { "on" } else { "off" });
                 self.kept.maintenance(*on);
             }
+            Event::Withdrew(term) => info!("no majority for term {term}"),
+            Event::Votes(_) => {}
             Event::Stopped => info!("stopped"),
         }
     }

@@ -144,6 +144,7 @@ fn boot(state: &StateDir) -> anyhow::Result<Boot> {
         obituary_secret: [0; 32],
         highest_term: state.highest_term(),
         maintenance: state.maintenance(),
+        votes: None,
     };
     random.fill(&mut boot.session).map_err(|_| anyhow!("no random numbers"))?;
     random.fill(&mut boot.obituary_secret).map_err(|_| anyhow!("no random numbers"))?;

@@ -29,6 +29,7 @@
 //! - `LeftFirst`: who takes over by release or handover finds the old master's effects off: always, but for effects
 //!   of a later term that the old master won by a new election and of which the successor had no surely
 //!   timely claim. Then the two do not hear each other both ways, and a partition can give two.
+//! - `OneGate`, with leases: at every instant the gate of at most one machine is open. Always: no pardon for anything.
 //! - `Term`: a node's term never sinks while it runs; who takes over has a term above every term that a
 //!   timely datagram brought it, and above what its disk knew.
 //! - `Chain`: the role events of a process form a chain that ends at its level.
@@ -40,9 +41,12 @@
 //! - `Answer`: an accepted handover has an outcome in time; a stop ends.
 //! - `Liveness`: see `main.rs`.
 
+use std::collections::BTreeMap;
+
 use wgha_proto::{Command, Event, Refusal, Report, Role, Term};
 
 use crate::host::{Host, Origin};
+use crate::leases;
 use crate::network::Datagram;
 use crate::options::{Nanos, Options};
 use crate::reasons;
@@ -56,6 +60,7 @@ pub(crate) enum Rule {
     NoneActing,
     Unjustified,
     LeftFirst,
+    OneGate,
     Term,
     Chain,
     Unmoved,
@@ -153,6 +158,12 @@ pub(crate) struct Audit {
     pub(crate) usurped: Option<(usize, Nanos)>,
     /// When a reload changed a priority last.
     pub(crate) reprioritized: Option<Nanos>,
+    /// Which run of which host won each term. Only with leases.
+    pub(crate) won: BTreeMap<Term, (usize, u32)>,
+    /// The highest term that a timely datagram of a master brought to each host, in its present run.
+    pub(crate) held_terms: Vec<Term>,
+    /// Until then a voter that lost its memory abstains.
+    pub(crate) forgotten_until: Nanos,
     /// Since when two gateways have acted that hear each other.
     both: Vec<Option<(Nanos, bool)>>,
     /// The last message of y to x that was lost or straggles, by its number.
@@ -178,6 +189,9 @@ impl Audit {
             heard: vec![vec![Heard::default(); hosts]; hosts],
             usurped: None,
             reprioritized: None,
+            won: BTreeMap::new(),
+            held_terms: vec![0; hosts],
+            forgotten_until: 0,
             lost: vec![vec![0; hosts]; hosts],
             both: vec![None; hosts * hosts],
             hosts: (0..hosts)
@@ -226,6 +240,7 @@ impl Audit {
             ..Watched::default()
         };
         self.heard[host].fill(Heard::default());
+        self.held_terms[host] = 0;
     }
 
     pub(crate) fn died(&mut self, host: usize, now: Nanos) {
@@ -462,6 +477,9 @@ impl Audit {
         h.told_at = if surely && d.hears_master { now } else { 0 };
         if surely {
             a.hosts[x].told_term = a.hosts[x].told_term.max(d.term);
+            if d.role == Role::Master {
+                a.held_terms[x] = a.held_terms[x].max(d.term);
+            }
         }
     }
 
@@ -515,7 +533,11 @@ impl Audit {
                     let what = format!("{} {term} after {last}", host_name(host));
                     w.audit.broken(Rule::Term, what);
                 }
-                reasons::check(w, host, *from, *to, *term, reason);
+                if w.o.majority {
+                    leases::check(w, host, *from, *to, *term, reason);
+                } else {
+                    reasons::check(w, host, *from, *to, *term, reason);
+                }
                 let now = w.now;
                 let watched = &mut w.audit.hosts[host];
                 watched.role = Some(*to);
@@ -539,7 +561,9 @@ impl Audit {
                 w.hosts[host].disk.highest_term = *term;
             }
             Event::Maintenance(on) => w.hosts[host].disk.maintenance = *on,
+            Event::Votes(votes) => w.hosts[host].disk.votes = Some(votes.clone()),
             Event::Reassert { .. } => w.stats.add(Situation::Reassert),
+            Event::Withdrew(_) => w.stats.add(Situation::SplitVote),
             Event::Peer { .. } | Event::Stopped => {}
         }
     }
@@ -579,6 +603,10 @@ impl Audit {
     /// After everything that happens.
     pub(crate) fn look(w: &mut World) {
         w.audit.now = w.now;
+        if w.o.majority {
+            leases::look(w);
+            return;
+        }
         for x in w.gateways() {
             for y in 0..x {
                 let at = x * w.hosts.len() + y;
@@ -700,7 +728,7 @@ impl Audit {
             }
             return;
         }
-        if !w.eligible(x) || a.usurped.is_some() {
+        if !w.eligible(x) || a.usurped.is_some() || w.o.majority {
             return;
         }
         let mut since = watched.able_since.max(watched.runs_since).max(watched.booted_at);

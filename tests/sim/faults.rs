@@ -195,6 +195,8 @@ impl Faults {
             Kind::Router => Faults::router(w),
             Kind::Crash => Faults::crash(w, victim),
             Kind::Pause => Faults::pause(w, victim),
+            // A name that runs twice voids what leases promise.
+            Kind::Second if w.o.majority => Fault::None,
             _ => {
                 let victim = Faults::gateway_victim(w);
                 Faults::begin_at_gateway(w, kind, victim)
@@ -315,6 +317,9 @@ impl Faults {
         }
         if w.hosts[victim].disk.maintenance {
             w.stats.add(Situation::MaintenanceKept);
+        }
+        if w.o.majority && w.rng.permille(30) {
+            w.forget(victim);
         }
         let clean = w.rng.permille(500);
         if !clean && w.hosts[victim].gateway.effects {
@@ -535,13 +540,24 @@ impl Faults {
             w.hosts[host].gateway.fail_enter = 0;
             w.hosts[host].gateway.fail_keep = 0;
         }
-        let victim = Faults::gateway_victim(w);
-        let other = (victim + 1) % w.o.gateways;
+        let (victim, other) = if w.o.majority {
+            // Whoever it is, enough are left. The only gateway cannot be the one.
+            let victim = if w.o.gateways == 1 { 1 } else { Faults::victim(w) };
+            (victim, Faults::other(w, victim))
+        } else {
+            let victim = Faults::gateway_victim(w);
+            (victim, (victim + 1) % w.o.gateways)
+        };
         match remaining {
             Remaining::Nothing => w.stats.add(Situation::RemainingNothing),
             Remaining::DeafNode => {
                 w.stats.add(Situation::RemainingDeaf);
                 Faults::deafen(w, victim, true);
+            }
+            Remaining::MuteNode => {
+                w.stats.add(Situation::RemainingMute);
+                w.network.mute[victim] += 1;
+                cut_router(w, victim, true);
             }
             Remaining::BrokenLink => {
                 w.stats.add(Situation::RemainingLink);

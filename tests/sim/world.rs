@@ -52,6 +52,10 @@ pub(crate) enum Mutation {
     StaysStopped,
     /// No gateway comes back when everything is healed.
     NeverRecovers,
+    /// Voters forget what they granted when they restart.
+    VotesForgotten,
+    /// The gate stays open beyond the permission.
+    GateOpen,
 }
 
 /// Something that happens at a time.
@@ -243,11 +247,12 @@ impl World {
 
     pub(crate) fn boot(&mut self, host: usize) {
         let now = self.now;
-        let mut disk = self.hosts[host].disk;
+        let mut disk = self.hosts[host].disk.clone();
         if self.mutation == Mutation::DiskForgets {
             disk.highest_term = 0;
         }
         let mut rng = Rng::new(self.rng.next());
+        self.leases_boot(host, &mut disk);
         self.hosts[host].boot(now, &mut rng, disk);
         self.note(|| format!("{} boots", host_name(host)));
         self.audit.booted(host, now);
@@ -274,6 +279,7 @@ impl World {
         self.hosts[host].kill();
         if clean {
             self.hosts[host].gateway.effects = false;
+            self.shut_gate(host, 0);
         }
         self.audit.died(host, self.now);
     }
@@ -308,6 +314,9 @@ impl World {
             Input::Report(report) => {
                 self.note(|| format!("{} reports {report:?}", host_name(host)));
                 self.audit.reported(host, &report, self.now);
+                if matches!(report, wgha_proto::Report::Left(_)) {
+                    self.shut_gate(host, 0);
+                }
                 self.with_node(host, |node, now| node.handle_report(now, report));
             }
             Input::Health(health) => {
@@ -455,6 +464,9 @@ impl World {
             }
         }
         let stopped = self.take_events(host) | std::mem::take(&mut self.stopped);
+        if self.o.majority {
+            self.set_gate(host);
+        }
         Audit::drained(self, host);
         if stopped && self.mutation != Mutation::StaysStopped {
             self.stop(host);
@@ -656,6 +668,7 @@ impl World {
         keys: Option<Keyring>,
     ) {
         change(&mut self.hosts[host].config);
+        self.keep_longest(host);
         if let Some(keys) = keys {
             self.hosts[host].keys = if self.hosts[host].witness { keys.to_witness() } else { keys };
         }
@@ -677,5 +690,5 @@ impl World {
 
 /// A host in the trace; the one behind the members runs second processes.
 pub(crate) fn host_name(host: usize) -> String {
-    ["A", "B", "C", "D", "E", "F"][host].to_owned()
+    ["A", "B", "C", "D", "E", "F", "G", "H"][host].to_owned()
 }

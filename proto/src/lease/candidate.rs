@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::Timing;
 use super::holder::Parts;
-use super::{SessionId, Timing};
 use crate::api::{Reason, Term};
 use crate::time::Time;
 
@@ -138,9 +138,6 @@ impl Bid {
         self.again_at.map_or(next, |at| next.min(at))
     }
 }
-
-/// Whose lease I ask to take over: (session, term).
-pub(crate) type Transfer = (SessionId, Term);
 
 #[cfg(test)]
 mod tests;

@@ -18,13 +18,22 @@ impl Node {
     /// The next datagram to send, made now. `out` is cleared and filled.
     pub fn poll_transmit(&mut self, now: Time, out: &mut Vec<u8>) -> Option<Destination> {
         self.now = self.now.max(now);
+        // The permission ended since the last input: what would be said is no longer true.
+        if self.is_overdue() {
+            return None;
+        }
         if let Some(answer) = self.answer.take()
             && self.build_answer(answer, out).is_some()
         {
             return Some(Destination::Sender);
         }
         loop {
-            let index = self.peers.iter().position(|peer| peer.pending != 0)?;
+            let Some(index) = self.peers.iter().position(|peer| peer.pending != 0) else {
+                if std::mem::take(&mut self.full_send_under_way) {
+                    self.full_send = self.now;
+                }
+                return None;
+            };
             let peer = self.peers.get_mut(index)?;
             let path = u8::try_from(peer.pending.trailing_zeros()).ok()?;
             // Taken off before it is built: one that cannot be built must not be tried for ever.
@@ -69,6 +78,7 @@ impl Node {
             return;
         }
         self.queue_all();
+        self.full_send_under_way = true;
         let interval = self.config.interval;
         self.next_heartbeat = self.next_heartbeat + interval;
         // Slept through one or more: go on in step, with the next that lies ahead.
@@ -160,7 +170,7 @@ impl Node {
             release: self.release.map(|r| Release {
                 term: r.term,
                 successor: r.successor,
-                remaining_ms: millis(r.until.since(now)),
+                remaining_ms: self.release_remaining(r.until),
                 sequence: r.sequence,
             }),
             handover: self.handover_step(index),
@@ -171,7 +181,7 @@ impl Node {
             obituary: None,
             loss: peer.session.as_ref().and_then(crate::freshness::Session::lost),
             paths_heard: self.paths_heard(peer),
-            lease: crate::wire::body::LeaseFields::default(),
+            lease: self.lease_fields(peer),
         })
     }
 
@@ -192,7 +202,7 @@ impl Node {
             && self.stopping.is_none()
             && match self.state {
                 State::Serving => true,
-                State::Standby => self.ability == Ability::Ready,
+                State::Standby => self.ability == Ability::Ready && !self.abstains(),
                 State::Init | State::Leaving | State::LeavingForFault | State::Faulty => false,
             }
     }

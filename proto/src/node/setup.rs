@@ -30,6 +30,7 @@ impl Node {
         let cluster = config.cluster.clone();
         let peers =
             config.peers.iter().map(|peer| Peer::new(&cluster, peer.clone(), now)).collect();
+        let lease = super::voters::at_start(&config, boot.votes.as_ref(), now);
         let mut node = Node {
             cluster_tag: cluster_tag(&cluster),
             tag: node_tag(&cluster, &config.name),
@@ -73,6 +74,11 @@ impl Node {
             release: None,
             releases: 0,
             yielded: None,
+            lease,
+            votes_at_boot: boot.votes,
+            started: now,
+            full_send: now,
+            full_send_under_way: false,
             answer: None,
             events: VecDeque::new(),
             refusals: Counts::default(),
@@ -122,6 +128,7 @@ impl Node {
         self.answer = None;
         self.config = config;
         self.keys = keys;
+        self.reconfigure_voters();
         self.next_heartbeat = self.next_heartbeat.min(self.now + self.config.interval);
         self.finish();
     }

@@ -5,6 +5,7 @@
 
 use ring::digest;
 
+use super::lease::Votes;
 use super::receive::micros_of;
 use super::{Node, Vacancy};
 use crate::api::{Event, Reason, Role};
@@ -18,6 +19,11 @@ impl Node {
     pub(super) fn take_late(&mut self, index: usize, body: &Body) {
         self.note_term(body.term.max(body.highest_term));
         self.take_yield(index, body);
+        if let Some(peer) = self.peers.get_mut(index) {
+            peer.lease.echoed = None;
+        }
+        let (fields, release, number) = (body.lease, body.release, body.number);
+        self.free(index, &Votes { fields, release, number });
         self.take_release(index, body);
     }
 
@@ -36,11 +42,13 @@ impl Node {
         self.take_claim(index, &body);
         self.take_handover(index, &body);
         self.note_maintenance(index, body.flags.maintenance);
-        let goodbye = body.goodbye;
+        let (goodbye, lease) = (body.goodbye, body.lease);
+        let (release, number) = (body.release, body.number);
         let now = self.now;
         if let Some(peer) = self.peers.get_mut(index) {
             peer.said = Some((body, now));
         }
+        self.take_lease(index, &Votes { fields: lease, release, number });
         if !outdid && self.outdoes(index) {
             self.outdone_at = Some(now);
         }
@@ -100,8 +108,12 @@ impl Node {
     fn end_session(&mut self, index: usize, reason: fn(String) -> Reason) {
         let Some(peer) = self.peers.get_mut(index) else { return };
         let was_master = peer.claim.is_some();
+        let session = peer.session.as_ref().map(|session| session.id);
         peer.end_session(self.now);
         let name = peer.config.name.clone();
+        if let Some(session) = session {
+            self.free_ended(session);
+        }
         if was_master {
             self.vacate(reason(name), self.now);
         }
@@ -178,6 +190,14 @@ impl Node {
         }
         let Some(peer) = self.peers.get(index) else { return };
         let (Some(claim), Some((said, _))) = (peer.claim, peer.said.as_ref()) else { return };
+        // With leases a higher term is not enough: it must be won.
+        if self.leases().is_some() {
+            let name = peer.config.name.clone();
+            if said.lease.held.is_some_and(|held| held.term > self.term) {
+                self.yield_to(name);
+            }
+            return;
+        }
         // It gives up already; two that yield to each other would leave nobody.
         if said.flags.leaving {
             return;

@@ -13,7 +13,6 @@ mod field;
 mod lease;
 mod value;
 
-#[cfg_attr(not(test), expect(unused_imports, reason = "the node does not ask for leases"))]
 pub(crate) use lease::{Ask, Grant, Held, LeaseFields, Refuse};
 
 /// "The newest message of yours that I have", and for how long I have had it.

@@ -2,5 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "all of this is tests")]
 
 mod elections;
+mod leases;
 mod random;
 mod world;
