@@ -28,6 +28,8 @@ enum Fault {
     Rotation(u8, String, String),
     Second,
     Stretched,
+    /// A master and a gateway that do not hear each other: the rest knows better, until it is restarted.
+    Squeeze(usize, usize),
     None,
 }
 
@@ -196,7 +198,7 @@ impl Faults {
             Kind::Crash => Faults::crash(w, victim),
             Kind::Pause => Faults::pause(w, victim),
             // A name that runs twice voids what leases promise.
-            Kind::Second if w.o.majority => Fault::None,
+            Kind::Second if w.o.majority => Faults::squeeze(w),
             _ => {
                 let victim = Faults::gateway_victim(w);
                 Faults::begin_at_gateway(w, kind, victim)
@@ -427,6 +429,33 @@ impl Faults {
         Fault::Second
     }
 
+    /// A master is cut off from another gateway for a while; then from everyone, as all who gave it their vote restart.
+    fn squeeze(w: &mut World) -> Fault {
+        let Some(master) = w.gateways().find(|&host| w.hosts[host].is_master()) else {
+            return Fault::None;
+        };
+        let Some(other) = w.gateways().find(|&host| host != master) else { return Fault::None };
+        Faults::cut(w, vec![(master, other), (other, master)]);
+        Fault::Squeeze(master, other)
+    }
+
+    fn squeeze_on(w: &mut World, index: usize, master: usize, other: usize) {
+        for (from, to) in [(master, other), (other, master)] {
+            w.network.each_path(from, to, |link| link.cuts -= 1);
+        }
+        if w.healed {
+            return;
+        }
+        for voter in (0..w.o.members()).filter(|&host| host != master && host != other) {
+            if w.hosts[voter].running() && w.audit.hosts[voter].stopping.is_none() {
+                w.kill(voter, true);
+                w.boot(voter);
+            }
+        }
+        w.faults.list[index] = Faults::isolate(w, master);
+        w.heal_at(w.now + 2 * w.o.detection(), index);
+    }
+
     pub(crate) fn heal(w: &mut World, index: usize) {
         let fault = std::mem::replace(&mut w.faults.list[index], Fault::Over);
         if !matches!(fault, Fault::Over | Fault::None | Fault::Waiting) {
@@ -459,6 +488,7 @@ impl Faults {
                 w.network.mute[host] -= 1;
                 join_router(w, host, true);
             }
+            Fault::Squeeze(master, other) => Faults::squeeze_on(w, index, master, other),
             Fault::Router(hosts) => hosts.into_iter().for_each(|host| join_router(w, host, true)),
             other => Faults::heal_host(w, index, other),
         }

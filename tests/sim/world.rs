@@ -236,7 +236,9 @@ impl World {
             Happening::Heal(fault) => Faults::heal(self, fault),
             Happening::Attack => {
                 Attacker::strike(self);
-                self.at(self.now + self.o.interval / 2, Happening::Attack);
+                // With leases there are more members, and the attacker is tried without.
+                let pause = if self.o.majority { self.o.interval * 5 } else { self.o.interval / 2 };
+                self.at(self.now + pause, Happening::Attack);
             }
             Happening::Look => {
                 Audit::look_slowly(self);
