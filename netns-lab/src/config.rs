@@ -27,6 +27,9 @@ pub struct ClusterOptions {
     pub misses: u32,
     /// A higher priority takes the role back.
     pub preempt: bool,
+    /// `auto`, `majority` or `none`. `none` unless given: members that start for the first time do not vote for half a
+    /// minute.
+    pub quorum: String,
     /// Of gw1, gw2 ...; 100 where the list ends.
     pub priorities: Vec<u8>,
     /// `auto`, `kernel` or `embedded`.
@@ -49,6 +52,7 @@ impl Default for ClusterOptions {
             heartbeat: Duration::from_millis(200),
             misses: 3,
             preempt: false,
+            quorum: "none".to_owned(),
             priorities: vec![150, 100],
             backend: "auto".to_owned(),
             floating_v4: true,
@@ -65,10 +69,11 @@ impl Lab {
     pub fn wgha_toml(&self) -> String {
         let o = self.cluster();
         let mut t = format!(
-            "[cluster]\nname = \"lab\"\nkey_file = \"/etc/wgha/cluster.key\"\nheartbeat = \"{}ms\"\nmisses = {}\npreempt = {}\n",
+            "[cluster]\nname = \"lab\"\nkey_file = \"/etc/wgha/cluster.key\"\nheartbeat = \"{}ms\"\nmisses = {}\npreempt = {}\nquorum = \"{}\"\n",
             o.heartbeat.as_millis(),
             o.misses,
-            o.preempt
+            o.preempt,
+            o.quorum
         );
         for (n, node) in (1..).zip(self.gateways()) {
             let priority = o.priorities.get(usize::from(n) - 1).unwrap_or(&100);

@@ -121,6 +121,16 @@ impl Config {
         self.nodes.iter().filter(|node| !node.witness)
     }
 
+    /// Whether mastership needs a lease from a majority of the nodes.
+    #[must_use]
+    pub fn needs_majority(&self) -> bool {
+        match self.cluster.quorum {
+            QuorumChoice::Auto => self.nodes.len() > 2,
+            QuorumChoice::Majority => true,
+            QuorumChoice::None => false,
+        }
+    }
+
     /// `misses` × `heartbeat`: after this silence a master counts as gone.
     #[must_use]
     pub fn detection(&self) -> Duration {
@@ -150,10 +160,23 @@ pub struct Cluster {
     pub misses: u8,
     /// `preempt` and `preempt_delay`: `None` if off.
     pub preempt: Option<Duration>,
+    /// Whether a majority must agree to a master.
+    pub quorum: QuorumChoice,
     /// Bound of a handover's preparation.
     pub handover_timeout: Duration,
     /// What survives restarts.
     pub state_dir: PathBuf,
+}
+
+/// `quorum`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuorumChoice {
+    /// With three nodes or more.
+    Auto,
+    /// Whatever the number of nodes.
+    Majority,
+    /// Never.
+    None,
 }
 
 /// `[[node]]`.

@@ -260,6 +260,9 @@ impl App {
             node: setup.node_config(self.wireguard),
             keys: setup.keys.clone(),
         };
+        if setup.config.needs_majority() {
+            self.journal.longest_lease(setup.config.detection())?;
+        }
         self.tell(Input::Reconfigure(Box::new(new))).await?;
         if self.gateway.thread.is_some() {
             let order = Order::Reconfigure(Arc::clone(&setup));

@@ -86,9 +86,14 @@ impl Journal {
                 self.kept.maintenance(*on);
             }
             Event::Withdrew(term) => info!("no majority for term {term}"),
-            Event::Votes(_) => {}
+            Event::Votes(votes) => self.kept.votes(votes.clone()),
             Event::Stopped => info!("stopped"),
         }
+    }
+
+    /// Leases of this duration may be granted from now on: it is on disk when this returns.
+    pub(super) fn longest_lease(&self, lease: Duration) -> anyhow::Result<()> {
+        Ok(self.kept.longest_lease(lease)?)
     }
 
     /// The effects of a term stand.

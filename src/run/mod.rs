@@ -14,7 +14,7 @@ use anyhow::{Context, anyhow, bail};
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
-use wgha_proto::{Boot, Node, WireguardKind};
+use wgha_proto::{Boot, LONGEST_LEASE, Node, VoteRecord, WireguardKind};
 
 use crate::cli;
 use crate::clock;
@@ -104,7 +104,7 @@ async fn start(
         refuse_foreign_tunnels(&setup, &ledger).await?;
     }
     let wireguard = choose_backends(&setup, &ledger).await?;
-    let boot = boot(&state)?;
+    let boot = boot(&state, &setup)?;
     let handle = start_protocol(&setup, wireguard, boot)?;
     let view = SharedView::default();
     let setup = Arc::new(setup);
@@ -137,14 +137,29 @@ async fn start(
     app.context("cannot start the thread that keeps the state")
 }
 
-fn boot(state: &StateDir) -> anyhow::Result<Boot> {
+fn boot(state: &StateDir, setup: &Setup) -> anyhow::Result<Boot> {
+    let votes = state.votes();
+    if setup.config.needs_majority() {
+        // On disk before anything can be granted: a restart must know how long to abstain.
+        let mut kept = votes.clone().unwrap_or(VoteRecord {
+            longest: LONGEST_LEASE,
+            term: 0,
+            session: [0; 16],
+            voters: Vec::new(),
+        });
+        kept.longest = kept.longest.max(setup.config.detection());
+        state.set_votes(&kept)?;
+        if votes.is_none() {
+            info!("no memory of votes: this node does not vote for {} s", LONGEST_LEASE.as_secs());
+        }
+    }
     let random = SystemRandom::new();
     let mut boot = Boot {
         session: [0; 16],
         obituary_secret: [0; 32],
         highest_term: state.highest_term(),
         maintenance: state.maintenance(),
-        votes: None,
+        votes,
     };
     random.fill(&mut boot.session).map_err(|_| anyhow!("no random numbers"))?;
     random.fill(&mut boot.obituary_secret).map_err(|_| anyhow!("no random numbers"))?;

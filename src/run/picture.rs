@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use wgha_proto::{PeerSnapshot, Role, WireguardKind};
+use wgha_proto::{LeaseSnapshot, PeerSnapshot, Role, WireguardKind};
 
 use crate::clock;
 use crate::config::{self, Config};
@@ -37,10 +37,10 @@ pub(super) fn status(
         healthy: node.healthy,
         maintenance: node.maintenance,
         ready: node.ready,
-        exclusive: exclusive(config),
+        exclusive: exclusive(config, node.lease.as_ref()),
         fencing: "process only".to_owned(),
         uptime_seconds: uptime.as_secs(),
-        lease: Lease { held: false, expires_ms: None },
+        lease: lease(node.lease.as_ref()),
         nodes: nodes(config, picture),
         floating_ips: floating_ips(config, view),
         wireguard: wireguard(config, kind, view),
@@ -66,11 +66,27 @@ pub(super) fn add_sync(status: &mut Status, sync: Option<&sync::Picture>) {
     status.refusals.extend(refusals);
 }
 
-/// Leases, which would make the master the only one, need three voters, and are not in this version.
-fn exclusive(config: &Config) -> String {
-    match config.nodes.len() {
-        0..=2 => "no (two voters)".to_owned(),
-        _ => "no (this version has no leases)".to_owned(),
+/// Whether a master is the only one, and by what.
+fn exclusive(config: &Config, lease: Option<&LeaseSnapshot>) -> String {
+    match lease {
+        Some(lease) => {
+            format!("yes (lease of {} of {} voters)", lease.majority, lease.voters.len())
+        }
+        None if config.needs_majority() => "no (not every node has this config yet)".to_owned(),
+        None if config.nodes.len() <= 2 => "no (two voters)".to_owned(),
+        None => "no (quorum = \"none\")".to_owned(),
+    }
+}
+
+fn lease(lease: Option<&LeaseSnapshot>) -> Lease {
+    let Some(lease) = lease else { return Lease::default() };
+    Lease {
+        held: lease.held,
+        expires_ms: Some(lease.permitted.map_or(0, millis)),
+        votes: lease.votes.clone(),
+        voters: lease.voters.clone(),
+        pending: lease.pending,
+        abstains_ms: lease.abstains.map(millis),
     }
 }
 

@@ -9,6 +9,7 @@ mod audit;
 mod clients;
 mod ipv6;
 mod larger;
+mod leases;
 mod links;
 mod meddling;
 mod operator;
