@@ -65,7 +65,7 @@ pub enum WireguardKind {
 pub struct RoleLevel {
     /// `Master` alone means: floating IPs, wg0 up. Anything else means: none of it.
     pub role: Role,
-    /// My term if `role` is `Master`, else the highest known.
+    /// My term if `role` is `Master`, else the highest known; with leases, the highest known that was won.
     pub term: Term,
     /// Why the role is what it is.
     pub reason: Reason,

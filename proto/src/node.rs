@@ -98,6 +98,8 @@ pub struct Node {
     /// The term that I hold or held last.
     term: Term,
     highest: Term,
+    /// The highest that somebody won.
+    highest_held: Term,
     /// When I became master last.
     won_at: Time,
 

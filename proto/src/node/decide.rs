@@ -50,6 +50,7 @@ impl Node {
             // A term is won as the highest known + 1 (§7).
             self.term = self.won_term();
             self.note_term(self.term);
+            self.note_held(self.term);
             self.won_at = self.now;
             // What I gave up before is history: a release said on would free the role that I hold.
             self.yielded = None;
@@ -90,7 +91,7 @@ impl Node {
     /// while I serve: once I leave, effects go off, and the next claim is another's.
     pub(super) fn refresh_level(&mut self) {
         let serving = self.state == State::Serving;
-        self.level.term = if serving { self.term } else { self.highest };
+        self.level.term = if serving { self.term } else { self.known_term() };
         self.level.master = if serving {
             Some(self.config.name.clone())
         } else {

@@ -50,6 +50,7 @@ impl Node {
             since: now,
             term: 0,
             highest: boot.highest_term,
+            highest_held: boot.highest_term,
             won_at: now,
             peers,
             vacancy: Vacancy { since: now, reason: Reason::NoMaster, reserved_until: now },

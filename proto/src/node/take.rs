@@ -8,7 +8,7 @@ use ring::digest;
 use super::lease::Votes;
 use super::receive::micros_of;
 use super::{Node, Vacancy};
-use crate::api::{Event, Reason, Role};
+use crate::api::{Event, Reason, Role, Term};
 use crate::election::State;
 use crate::peer::Claim;
 use crate::time::Time;
@@ -18,6 +18,7 @@ impl Node {
     /// What an authentic message says that came late: a term, a yield, a release; no more.
     pub(super) fn take_late(&mut self, index: usize, body: &Body) {
         self.note_term(body.term.max(body.highest_term));
+        self.note_held(body.term);
         self.take_yield(index, body);
         if let Some(peer) = self.peers.get_mut(index) {
             peer.lease.echoed = None;
@@ -36,6 +37,7 @@ impl Node {
         }
         let outdid = self.outdoes(index);
         self.note_term(body.term.max(body.highest_term));
+        self.note_held(body.term);
         self.take_echo_of_release(index, &body);
         self.take_yield(index, &body);
         self.take_release(index, &body);
@@ -141,6 +143,20 @@ impl Node {
             self.highest = term;
             self.event(Event::HighestTerm(term));
         }
+    }
+
+    /// A term that somebody holds or held; a higher one may have been asked for.
+    pub(super) fn note_held(&mut self, term: Term) {
+        self.highest_held = self.highest_held.max(term);
+    }
+
+    /// The term of a level that is not master: never one that I may still win, or `Left` of it would be said before it
+    /// began.
+    pub(super) fn known_term(&self) -> Term {
+        if self.lease.is_none() {
+            return self.highest;
+        }
+        self.highest_held.max(self.level.term)
     }
 
     /// Someone established lives under my name. Not at once a fault: whoever restarts is taken for a

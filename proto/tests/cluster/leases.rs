@@ -71,11 +71,15 @@ fn a_crash_costs_a_detection_time_and_a_round_trip() {
     let mut world = pair_with_witness();
     let died = world.now;
     world.kill("gw1");
+    let mut before = 0;
     while world.role("gw2") != Role::Master {
-        world.run(MS);
+        before = world.node("gw2").level().term;
+        world.run(MS / 4);
         assert!(world.now.since(died) < 2 * D, "nobody takes over");
     }
     let took = world.now.since(died);
+    // A term that is asked for is nobody's: effects must not hear of it before it is won.
+    assert!(world.node("gw2").level().term > before);
     // D + 1.5 intervals + two round trips.
     assert!(took <= D + INTERVAL * 3 / 2 + 4 * MS, "{took:?}");
     assert_eq!(world.reason("gw2"), Reason::MasterSilent("gw1".into()));
