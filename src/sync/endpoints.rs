@@ -248,6 +248,15 @@ impl Endpoints {
         taken
     }
 
+    /// This node takes what the master says, and does not have the whole of it, nor a part of the whole.
+    #[must_use]
+    pub fn lacks(&self, interface: &str) -> bool {
+        let tables = self.lock();
+        tables
+            .get(interface)
+            .is_some_and(|t| !t.acting && t.origin != Origin::Master && t.pending.is_none())
+    }
+
     fn change(&self, interface: &str, change: impl FnOnce(&mut Table) -> bool) {
         let mut tables = self.lock();
         if !tables.contains_key(interface) {

@@ -32,6 +32,8 @@ pub enum Message {
     Alive {},
     /// Where peers are.
     Endpoints(EndpointsMessage),
+    /// Asks for everything of the endpoints: what is there does not suffice for the differences.
+    Whole {},
     /// To be answered when everything before it was taken.
     Flush {
         /// Its number.

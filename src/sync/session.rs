@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 use wgha_proto::Term;
@@ -27,22 +27,24 @@ pub(super) async fn run(channel: Channel, endpoints: &Endpoints, files: &Hub) ->
     // Questions to an earlier connection went with it.
     let question = endpoints.flushes.asked(&peer);
     let _session = endpoints.flushes.session(&peer);
-    // The last question that is to be answered.
-    let (owed, owing) = watch::channel(0);
+    let wishes = Wishes::default();
     let link = files.join(&peer);
     let deliver = link.deliverer();
     tokio::select! {
-        why = receive(receiver, &peer, endpoints, &owed, deliver) => why,
-        why = send(sender, &peer, endpoints, Questions { owing, question }, link) => why,
+        why = receive(receiver, &peer, endpoints, &wishes, deliver) => why,
+        why = send(sender, &peer, endpoints, &wishes, question, link) => why,
     }
 }
 
-/// What is asked of the other side, and what it asks.
-struct Questions {
-    /// The last that is to be answered.
-    owing: watch::Receiver<u64>,
-    /// The last that was sent.
-    question: u64,
+/// What the receiving half has the sending half do.
+#[derive(Debug, Default)]
+struct Wishes {
+    /// The last question that is to be answered.
+    owed: watch::Sender<u64>,
+    /// A difference came without the whole that it belongs to: to be asked for.
+    ask_whole: Notify,
+    /// The other side asked for the whole.
+    tell_whole: Notify,
 }
 
 /// `files` takes what is said about files.
@@ -50,18 +52,23 @@ async fn receive(
     mut receiver: Receiver,
     peer: &str,
     endpoints: &Endpoints,
-    owed: &watch::Sender<u64>,
+    wishes: &Wishes,
     files: impl Fn(Message),
 ) -> Refusal {
     loop {
         match receiver.receive().await {
             Ok(Message::Endpoints(message)) => {
                 let Some(update) = message.understand() else { return Refusal::Message };
+                let interface = update.interface.clone();
                 if !endpoints.accept(update) {
                     debug!("{peer} sends endpoints, which this node knows better");
+                } else if endpoints.lacks(&interface) {
+                    // It came while this node was master, too, and knew better.
+                    wishes.ask_whole.notify_one();
                 }
             }
-            Ok(Message::Flush { number }) => _ = owed.send_replace(number),
+            Ok(Message::Flush { number }) => _ = wishes.owed.send_replace(number),
+            Ok(Message::Whole {}) => wishes.tell_whole.notify_one(),
             Ok(Message::Flushed { number }) => endpoints.flushes.answered(peer, number),
             Ok(message @ (Message::Files(_) | Message::FileWant(_) | Message::FilePart(_))) => {
                 files(message)
@@ -76,10 +83,12 @@ async fn send(
     mut sender: Sender,
     peer: &str,
     endpoints: &Endpoints,
-    mut questions: Questions,
+    wishes: &Wishes,
+    mut question: u64,
     mut files: Link,
 ) -> Refusal {
     let mut asked = endpoints.flushes.changed();
+    let mut owed = wishes.owed.subscribe();
     let mut changed = endpoints.changed();
     changed.mark_changed();
     let mut sent = Sent::default();
@@ -90,10 +99,11 @@ async fn send(
             // The tables outlive the connection.
             _ = changed.changed() => {}
             _ = asked.changed() => {}
-            _ = questions.owing.changed() => {
-                let number = *questions.owing.borrow_and_update();
-                last = Some(Message::Flushed { number });
+            _ = owed.changed() => {
+                last = Some(Message::Flushed { number: *owed.borrow_and_update() });
             }
+            () = wishes.ask_whole.notified() => last = Some(Message::Whole {}),
+            () = wishes.tell_whole.notified() => sent = Sent::default(),
             () = sleep_until(alive) => {}
             file = files.next() => last = Some(file),
         }
@@ -101,8 +111,8 @@ async fn send(
         // Endpoints first: a takeover may need them now.
         let mut messages = sent.messages(endpoints.look_all(), Instant::now());
         // Behind the difference whose arrival it asks for.
-        if now != questions.question {
-            questions.question = now;
+        if now != question {
+            question = now;
             messages.push(Message::Flush { number: now });
         }
         messages.extend(last);

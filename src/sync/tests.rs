@@ -88,6 +88,21 @@ fn what_the_master_knows_reaches_the_other_in_both_directions() {
 }
 
 #[test]
+fn who_was_master_when_it_was_told_is_told_again() {
+    let nodes = [node("a", address([127, 0, 61, 9])), node("b", address([127, 0, 61, 10]))];
+    let (a, b) = (gateway(settings(&nodes, 0, 1)), gateway(settings(&nodes, 1, 1)));
+    eventually("connected", || b.handle.view().connected.contains_key("a"));
+    publish(&b, 1, 5);
+    publish(&a, 2, 7);
+    // Time for b to hear it, and to know better.
+    std::thread::sleep(Duration::from_millis(200));
+    b.endpoints.end("wg0");
+    publish(&a, 2, 8);
+    eventually("b has the whole", || b.endpoints.look("wg0").origin == endpoints::Origin::Master);
+    assert!(knows(&b, 8));
+}
+
+#[test]
 fn a_gateway_that_was_away_gets_everything_again() {
     let nodes = [node("a", address([127, 0, 61, 3])), node("b", address([127, 0, 61, 4]))];
     let a = gateway(settings(&nodes, 0, 1));

@@ -116,7 +116,7 @@ fn evidence_does_not_delay_a_takeover() {
 }
 
 #[test]
-fn only_heartbeats_are_lost_and_the_incumbent_stays() {
+fn only_heartbeats_are_lost_and_the_direction_is_named() {
     let pair = Pair::start();
     let (gw1, gw2) = (pair.gateway(1), pair.gateway(2));
     knows_its_router(&pair, &gw2);

@@ -18,7 +18,7 @@ fn three_gateways() {
     pair.start_on(&gw1);
     pair.settled_on(&gw3, "all are back: the incumbent stays");
     pair.is_ready(&gw2);
-    pair.wgha(&gw3, &["handover", "--to", "gw2"]);
+    pair.hand_over(&gw3, &gw2);
     pair.settled_on(&gw2, "handover to the one that was named");
     pair.end();
 }

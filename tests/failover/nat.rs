@@ -48,7 +48,7 @@ fn connections_through_nat_live_on() {
     connection.goes_on("the link of gw1 is back");
 
     knows(&gw1, &connection);
-    pair.wgha(&gw2, &["handover", "--to", "gw1"]);
+    pair.hand_over(&gw2, &gw1);
     pair.settled_on(&gw1, "handover");
     connection.goes_on("handover");
 
@@ -75,7 +75,7 @@ fn without_the_hook_they_do_not() {
     let connection = Connection::open(&pair.lab);
     connection.goes_on("through gw1");
     knows(&gw2, &connection);
-    pair.wgha(&gw1, &["handover", "--to", "gw2"]);
+    pair.hand_over(&gw1, &gw2);
     pair.settled_on(&gw2, "handover");
     // conntrackd on gw2 could tell its kernel of the connection, and nobody asked it to.
     let before = connection.received();

@@ -10,7 +10,7 @@ use crate::pair::{Pair, eventually};
 fn handover_by_command() {
     let pair = Pair::start();
     let (gw1, gw2) = (pair.gateway(1), pair.gateway(2));
-    let said = pair.wgha(&gw1, &["handover"]);
+    let said = pair.hand_over(&gw1, &gw2);
     assert!(said.contains("gw2 is master now"), "{said}");
     // One that may take WireGuard's own time: the client pings on and finds the new gateway by itself.
     audit::answers_soon(&pair.clients[0], "after a handover");

@@ -56,7 +56,7 @@ fn silent_after_every_kind_of_transition() {
     };
 
     let refusals = Refusals::watch(pair.lab.router());
-    pair.wgha(&gw1, &["handover", "--to", "gw2"]);
+    pair.hand_over(&gw1, &gw2);
     moved(&pair, &gw2, &gw1, "handover");
     refusals.tell("handover");
 

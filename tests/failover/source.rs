@@ -41,10 +41,10 @@ fn a_packet_from_another_address_is_seen() {
     let (own, router) = (topology::gateway(1), topology::router());
     let inner = (topology::inner(11), topology::host());
     gw1.run(move || send(own.v4.into(), router.v4.into()));
-    assert_eq!(uplink.sent(&gw1), Sent { stray: 1, ..Sent::default() });
+    uplink.comes_to(&gw1, Sent { stray: 1, ..Sent::default() });
     gw1.run(move || send(own.v6.into(), router.v6.into()));
     gw1.run(move || send(inner.0.v4.into(), inner.1.v4.into()));
-    assert_eq!(uplink.sent(&gw1), Sent { stray: 3, ..Sent::default() });
+    uplink.comes_to(&gw1, Sent { stray: 3, ..Sent::default() });
     let shown = uplink.strays();
     assert!(shown.contains(&format!("{} . {}", own.v4, router.v4)), "{shown}");
 
@@ -53,7 +53,7 @@ fn a_packet_from_another_address_is_seen() {
     run(&gw1, &format!("ip addr add {}/128 dev eth0 nodad", floating.v6));
     gw1.run(move || send(floating.v4.into(), router.v4.into()));
     gw1.run(move || send(floating.v6.into(), router.v6.into()));
-    assert_eq!(uplink.sent(&gw1), Sent { floating: 2, stray: 3, refusals: 0 });
+    uplink.comes_to(&gw1, Sent { floating: 2, stray: 3, refusals: 0 });
     for to in floating.both() {
         // Nobody listens there.
         let ask = move || {
@@ -67,7 +67,7 @@ fn a_packet_from_another_address_is_seen() {
         let refused = lab.router().run(ask).expect_err("refused");
         assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
     }
-    assert_eq!(uplink.sent(&gw1), Sent { floating: 2, stray: 3, refusals: 2 });
+    uplink.comes_to(&gw1, Sent { floating: 2, stray: 3, refusals: 2 });
     assert_eq!(uplink.sent(lab.gateway(2)), Sent::default());
 }
 
@@ -225,7 +225,7 @@ impl Sequence {
         let either = self.dice.one(&[&master, &backup]).to_owned().clone();
         let (node, more) = match step {
             Step::Handover => {
-                self.pair.wgha(&master, &["handover", "--to", backup.name()]);
+                self.pair.hand_over(&master, &backup);
                 (&master, String::new())
             }
             Step::LinkCut => {

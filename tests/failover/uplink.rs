@@ -7,6 +7,7 @@ use netns_lab::{Lab, Node, topology};
 use serde_json::Value;
 
 use crate::audit::run;
+use crate::pair::eventually;
 
 /// Counts since it was made.
 pub(crate) struct Uplink {
@@ -58,6 +59,14 @@ impl Uplink {
             counter.and_then(|c| c["packets"].as_u64()).unwrap_or_else(|| panic!("no {name}"))
         };
         Sent { floating: count("floating"), stray: count("stray"), refusals: count("refusals") }
+    }
+
+    /// Waits until a gateway has sent this: what needs a neighbour first leaves later.
+    pub(crate) fn comes_to(&self, gateway: &Node, expected: Sent) {
+        eventually("the packets have left", || {
+            let sent = self.sent(gateway);
+            if sent == expected { Vec::new() } else { vec![format!("{sent:?}")] }
+        });
     }
 
     /// Sources and destinations of the packets that left from another address than the floating IP.

@@ -14,7 +14,7 @@ use wgha_proto::Evidence;
 use crate::namespace::{Ns, as_root};
 
 const INTERVAL: Duration = Duration::from_millis(100);
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 const OWN: [&str; 2] = ["10.0.0.2", "fd00::2"];
 const VIP: [&str; 2] = ["10.0.0.10", "fd00::10"];

@@ -315,6 +315,6 @@ mod tests {
         ];
         let different: std::collections::BTreeSet<_> = all.iter().collect();
         assert_eq!(different.len(), all.len());
-        assert_eq!(all[0], b"\0\x17wgha: nothing of ipv4\0");
+        assert_eq!(all[0], b"\0\x16wgha: nothing of ipv4\0");
     }
 }

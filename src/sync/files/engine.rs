@@ -266,6 +266,7 @@ impl Engine {
             Message::Hello { .. }
             | Message::Alive {}
             | Message::Endpoints(_)
+            | Message::Whole {}
             | Message::Flush { .. }
             | Message::Flushed { .. }
             | Message::Unknown => {}
