@@ -11,7 +11,7 @@ use wgha_proto::{
     RoleLevel, Snapshot, Time,
 };
 
-use crate::clock;
+use crate::clock::{self, Stamps};
 use crate::config::Config;
 use crate::link::{Link, LinkCounters, Route};
 
@@ -94,6 +94,7 @@ pub struct Daemon {
     turns: Arc<AtomicU64>,
     out: Vec<u8>,
     slow_at: Time,
+    stamps: Stamps,
 }
 
 /// What ended the wait.
@@ -106,7 +107,7 @@ enum Woken {
 impl Daemon {
     /// A loop around `node` and `link`. Call inside the runtime that will [`run`](Daemon::run) it.
     #[must_use]
-    pub fn new(node: Node, link: Link) -> (Daemon, Handle) {
+    pub fn new(node: Node, link: Link, stamps: Stamps) -> (Daemon, Handle) {
         let (input_tx, inputs) = mpsc::channel(INPUTS);
         let (event_tx, events) = mpsc::channel(EVENTS);
         let (level_tx, level) = watch::channel(node.level().clone());
@@ -123,6 +124,7 @@ impl Daemon {
             turns: Arc::clone(&turns),
             out: Vec::with_capacity(1500),
             slow_at: Time::ZERO,
+            stamps,
         };
         (daemon, Handle { inputs: input_tx, level, wants_evidence, events, turns })
     }
@@ -199,8 +201,17 @@ impl Daemon {
         }
     }
 
-    /// Sends, then publishes. True when the node has stopped.
+    /// Publishes the level, on which the machine waits; then sends, then tells. True when the node
+    /// has stopped.
     fn drain(&mut self, now: Time, back: Option<Route>) -> bool {
+        let level = self.node.level();
+        self.level.send_if_modified(|old| {
+            let changed = old != level;
+            if changed {
+                old.clone_from(level);
+            }
+            changed
+        });
         while let Some(destination) = self.node.poll_transmit(now, &mut self.out) {
             let route = match destination {
                 Destination::Peer { peer, path } => self.link.route(peer, path),
@@ -210,14 +221,6 @@ impl Daemon {
                 self.link.send(route, &self.out);
             }
         }
-        let level = self.node.level();
-        self.level.send_if_modified(|old| {
-            let changed = old != level;
-            if changed {
-                old.clone_from(level);
-            }
-            changed
-        });
         let wanted = self.node.wants_evidence();
         self.wants_evidence.send_if_modified(|old| std::mem::replace(old, wanted) != wanted);
         let mut stopped = false;
@@ -236,7 +239,6 @@ impl Daemon {
         }
         self.slow_at = now + SLOW;
         self.link.bind_missing();
-        let boot = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
-        self.node.set_wall_offset(clock::wall().saturating_sub(boot));
+        self.node.set_wall_offset(self.stamps.offset_ns());
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! `docs/architecture.md` says what the parts are and what they promise each other.
 
+pub mod alarm;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod events;
+pub mod evidence;
 pub mod gateway;
 pub mod hooks;
 pub mod keyfile;

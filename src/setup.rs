@@ -17,8 +17,9 @@ pub struct Setup {
     pub config: Config,
     /// The cluster keys.
     pub keys: Keyring,
-    /// wg0.conf of each `[[wireguard]]`, in its order.
-    confs: Vec<WgConf>,
+    /// wg0.conf of each `[[wireguard]]`, in its order; `None`: it is not there, and the other
+    /// gateways are asked for it.
+    confs: Vec<Option<WgConf>>,
     /// What is allowed but seldom meant.
     pub warnings: Vec<String>,
 }
@@ -42,19 +43,10 @@ impl Setup {
         let keys = keyfile::load_for(&config.cluster.key_file, witness)
             .map_err(|e| errors.push(e.to_string()))
             .ok();
-        let mut confs = Vec::new();
         // A witness needs no WireGuard file, and should not have one.
-        for entry in config.wireguard.iter().filter(|_| !witness) {
-            let file = entry.config.display();
-            match WgConf::load(&entry.interface, &entry.config) {
-                Ok(parsed) => {
-                    warnings.extend(parsed.warnings.iter().map(|w| format!("{file}: {w}")));
-                    confs.push(parsed.conf);
-                }
-                Err(all) => errors.extend(all.iter().map(|e| format!("{file}: {e}"))),
-            }
-        }
-        errors.extend(same_port(&config, &confs));
+        let tunnels = if witness { &[] } else { &config.wireguard[..] };
+        let confs = load_confs(&config, tunnels, &mut warnings);
+        let confs = confs.map_err(|all| errors.extend(all)).unwrap_or_default();
         match keys {
             Some(keys) if errors.is_empty() => Ok(Setup { config, keys, confs, warnings }),
             _ => Err(SetupError(errors)),
@@ -63,7 +55,41 @@ impl Setup {
 
     /// Each `[[wireguard]]` with its file. None on a witness.
     pub fn tunnels(&self) -> impl Iterator<Item = (&Wireguard, &WgConf)> {
-        self.config.wireguard.iter().zip(&self.confs)
+        let pairs = self.config.wireguard.iter().zip(&self.confs);
+        pairs.filter_map(|(entry, conf)| Some((entry, conf.as_ref()?)))
+    }
+
+    /// What keeps this gateway from serving until the other gateways sent it, in words.
+    #[must_use]
+    pub fn missing(&self) -> Option<String> {
+        let pairs = self.config.wireguard.iter().zip(&self.confs);
+        let mut missing = pairs.filter(|(_, conf)| conf.is_none());
+        missing.next().map(|(entry, _)| {
+            let (name, file) = (&entry.interface, entry.config.display());
+            format!("{name}: {file} is not there, and no gateway has sent it yet")
+        })
+    }
+
+    /// With the WireGuard files as they are now, and everything else as it was; `None` if they are
+    /// the same. A file that is gone counts as it was.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Setup::load).
+    pub fn with_files_of_now(&self) -> Result<Option<Setup>, SetupError> {
+        let mut warnings = Vec::new();
+        let tunnels = self.config.wireguard.get(..self.confs.len()).unwrap_or_default();
+        let mut confs = load_confs(&self.config, tunnels, &mut warnings).map_err(SetupError)?;
+        for (new, old) in confs.iter_mut().zip(&self.confs) {
+            if new.is_none() {
+                new.clone_from(old);
+            }
+        }
+        if confs == self.confs {
+            return Ok(None);
+        }
+        let (config, keys) = (self.config.clone(), self.keys.clone());
+        Ok(Some(Setup { config, keys, confs, warnings }))
     }
 
     /// What the protocol needs to know. `wireguard` is what this node runs.
@@ -71,7 +97,8 @@ impl Setup {
     pub fn node_config(&self, wireguard: WireguardKind) -> NodeConfig {
         let config = &self.config;
         let me = config.node();
-        let material: Vec<_> = self.confs.iter().map(WgConf::fingerprint_material).collect();
+        let material: Vec<_> =
+            self.tunnels().map(|(_, conf)| conf.fingerprint_material()).collect();
         let peers = config.peers().map(|peer| PeerConfig {
             name: peer.name.clone(),
             witness: peer.witness,
@@ -103,21 +130,56 @@ fn path_count(mine: usize, theirs: usize) -> u8 {
     u8::try_from(link::path_count(mine, theirs)).unwrap_or(u8::MAX)
 }
 
+/// The files of these interfaces; `None` for one that is missing and synced.
+fn load_confs(
+    config: &Config,
+    tunnels: &[Wireguard],
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Option<WgConf>>, Vec<String>> {
+    let mut errors = Vec::new();
+    let mut confs = Vec::new();
+    for entry in tunnels {
+        let file = entry.config.display();
+        if config.is_synced(&entry.config) && is_missing(&entry.config) {
+            confs.push(None);
+            continue;
+        }
+        match WgConf::load(&entry.interface, &entry.config) {
+            Ok(parsed) => {
+                warnings.extend(parsed.warnings.iter().map(|w| format!("{file}: {w}")));
+                confs.push(Some(parsed.conf));
+            }
+            Err(all) => errors.extend(all.iter().map(|e| format!("{file}: {e}"))),
+        }
+    }
+    if errors.is_empty() {
+        errors = same_port(config, &confs);
+    }
+    if errors.is_empty() { Ok(confs) } else { Err(errors) }
+}
+
+fn is_missing(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
+}
+
 /// Two interfaces cannot listen on one port.
-fn same_port(config: &Config, confs: &[WgConf]) -> Vec<String> {
+fn same_port(config: &Config, confs: &[Option<WgConf>]) -> Vec<String> {
+    let port = |conf: &Option<WgConf>| conf.as_ref().map(|conf| conf.listen_port);
     let mut errors = Vec::new();
     for (index, conf) in confs.iter().enumerate() {
-        let Some(other) = confs.iter().take(index).position(|c| c.listen_port == conf.listen_port)
-        else {
+        let Some(mine) = port(conf) else { continue };
+        let Some(other) = confs.iter().take(index).position(|c| port(c) == Some(mine)) else {
             continue;
         };
         let name = |i: usize| config.wireguard.get(i).map_or("?", |w| w.interface.as_str());
         errors.push(format!(
-            "{} and {} both have ListenPort {}: each interface needs its own",
+            "{} and {} both have ListenPort {mine}: each interface needs its own",
             name(other),
             name(index),
-            conf.listen_port
         ));
     }
     errors
 }
+
+#[cfg(test)]
+mod tests;

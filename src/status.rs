@@ -63,12 +63,53 @@ pub struct Status {
     /// Extension: what keeps this node from taking over, if anything.
     #[serde(default)]
     pub held_back: Option<String>,
+    /// Extension: what makes clients wait after a change of role, a line each.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// Extension: refused datagrams by the word of the refusal, since the start.
     #[serde(default)]
     pub refusals: BTreeMap<String, u64>,
     /// Extension: counters of the link (datagrams sent, received, failed), since the start.
     #[serde(default)]
     pub link: BTreeMap<String, u64>,
+    /// Extension: whether something outside the cluster answers this node.
+    #[serde(default)]
+    pub evidence: Evidence,
+}
+
+/// Outside evidence: what tells an isolated gateway that it is one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Evidence {
+    /// `answered`, `silent`, `no-source` or `off`; empty on a witness.
+    pub state: String,
+    /// The node misses another one, so that evidence is asked for all the time.
+    pub wanted: bool,
+    /// On the master: milliseconds since an authenticated packet of a client surely came later than
+    /// that through a tunnel.
+    pub tunnel_ms: Option<u64>,
+    /// Whom it asks.
+    pub sources: Vec<EvidenceSource>,
+    /// What keeps it from asking.
+    pub trouble: Option<String>,
+}
+
+/// A neighbour that is asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EvidenceSource {
+    /// Its address.
+    pub address: String,
+    /// The interface that it is asked on.
+    pub interface: String,
+    /// It usually answers, so that its silence means something.
+    pub usual: bool,
+    /// It can be asked now.
+    pub present: bool,
+    /// Milliseconds since it was last asked.
+    pub asked_ms: Option<u64>,
+    /// Milliseconds since the newest question that it answered.
+    pub answered_ms: Option<u64>,
 }
 
 /// The permission of a majority to be master.
@@ -134,10 +175,15 @@ impl Node {
     /// A peer as the protocol sees it; `addresses` are those of its paths, in order.
     #[must_use]
     pub fn from_peer(peer: &PeerSnapshot, addresses: &[String]) -> Node {
-        let alive = |index| peer.paths_alive.get(index).copied().unwrap_or(false);
-        let path = |(index, address): (usize, &String)| Path {
-            address: address.clone(),
-            alive: alive(index),
+        let path = |(index, address): (usize, &String)| {
+            let known = peer.paths.get(index).copied().unwrap_or_default();
+            Path {
+                address: address.clone(),
+                alive: known.alive,
+                receives: Some(known.receives),
+                sends: known.sends,
+                broken: known.broken.map(|broken| broken.word().to_owned()),
+            }
         };
         let age = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         Node {
@@ -171,8 +217,17 @@ fn thousandths(value: f64) -> f64 {
 pub struct Path {
     /// Address and port.
     pub address: String,
-    /// Heard on it within the detection time.
+    /// Both directions worked within the detection time.
     pub alive: bool,
+    /// Extension: what the node sends on it comes here; `None` of the local node.
+    #[serde(default)]
+    pub receives: Option<bool>,
+    /// Extension: what is sent to it on it arrives, as it says; `None`: not known.
+    #[serde(default)]
+    pub sends: Option<bool>,
+    /// Extension: the direction that does not work, if one is known: `receive`, `send` or `both`.
+    #[serde(default)]
+    pub broken: Option<String>,
 }
 
 /// One floating IP.
@@ -258,6 +313,9 @@ pub struct Sync {
     pub file: String,
     /// Its version.
     pub version: u64,
-    /// All gateways have the same.
+    /// All gateways are connected and have the same.
     pub in_sync: bool,
+    /// Extension: what is wrong with it, for people: why it does not travel, or an edit that lost.
+    #[serde(default)]
+    pub problem: Option<String>,
 }

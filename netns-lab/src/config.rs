@@ -134,16 +134,22 @@ impl Lab {
             PeerConf {
                 public_key: key.public_base64(),
                 allowed_ips: vec![format!("{}/32", address.v4), format!("{}/128", address.v6)],
-                endpoint: None,
-                keepalive: 0,
+                ..PeerConf::default()
             }
         });
+        let swarm = (0..).zip(&self.keys().swarm).map(|(n, key)| PeerConf {
+            public_key: key.public_base64(),
+            preshared_key: Some(self.keys().preshared.private_base64()),
+            allowed_ips: vec![format!("{}/32", topology::swarm_tunnel(n))],
+            ..PeerConf::default()
+        });
+        let prefix = if self.keys().swarm.is_empty() { 24 } else { 16 };
         WgConf {
             private_key: self.keys().gateway.private_base64(),
             listen_port: Some(WG_PORT),
-            addresses: vec![format!("{}/24", inner.v4), format!("{}/64", inner.v6)],
+            addresses: vec![format!("{}/{prefix}", inner.v4), format!("{}/64", inner.v6)],
             mtu: Some(1380),
-            peers: peers.collect(),
+            peers: peers.chain(swarm).collect(),
         }
     }
 
@@ -161,6 +167,7 @@ impl Lab {
             mtu: Some(1380),
             peers: vec![PeerConf {
                 public_key: self.keys().gateway.public_base64(),
+                preshared_key: None,
                 allowed_ips: ["10.9.0.0/24", "172.16.0.0/24", "fd00:9::/64", "fd00:16::/64"]
                     .map(str::to_owned)
                     .to_vec(),

@@ -1,4 +1,4 @@
-//! Talks to the daemon on a member through its command line.
+//! Talks to the daemon on a member: orders go through its command line, looks at its status through its control socket.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -77,12 +77,13 @@ impl Cluster {
         node.exec(&argv)
     }
 
-    /// `wgha status --json` of a member.
+    /// What `wgha status --json` prints on a member, but asked over the control socket: those who wait
+    /// ask often, and starting a program takes far longer than the answer.
     ///
     /// # Errors
     /// When no daemon answers, or not in JSON.
     pub fn status(&self, node: &Node) -> Result<Value> {
-        serde_json::from_str(&self.command(node, &["status", "--json"])?).context("status")
+        crate::control::status(node)
     }
 
     /// The gateways that say that they are master.

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 
+use crate::holdings::Rule;
 use crate::lab::Lab;
 use crate::node::Node;
 use crate::topology::HEARTBEAT_PORT;
@@ -203,17 +204,18 @@ pub fn remove_address(node: &Node, address: &str, interface: &str) -> Result<()>
 /// # Errors
 /// When `ip` refuses.
 pub fn remove_rules(node: &Node) -> Result<usize> {
-    let mut removed = 0;
-    for family in ["-4", "-6"] {
-        for line in node.exec(&["ip", family, "rule", "show"])?.lines() {
-            let priority = line.split(':').next().unwrap_or_default().trim();
-            if !matches!(priority, "0" | "32766" | "32767") {
-                node.exec(&["ip", family, "rule", "del", "pref", priority])?;
-                removed += 1;
-            }
-        }
+    let rules = node.holdings()?.rules;
+    let foreign = |r: &&Rule| !matches!(r.priority, 0 | 32766 | 32767);
+    for (v6, family) in [(false, "-4"), (true, "-6")] {
+        let lines: String = rules
+            .iter()
+            .filter(|r| r.v6 == v6)
+            .filter(foreign)
+            .map(|r| format!("rule del pref {}\n", r.priority))
+            .collect();
+        node.feed("ip-batch", &lines, &["ip", family, "-batch"])?;
     }
-    Ok(removed)
+    Ok(rules.iter().filter(foreign).count())
 }
 
 /// Deletes an interface.

@@ -33,7 +33,22 @@ impl KeyPair {
 
     /// The public key as in config files.
     pub fn public_base64(&self) -> String {
-        STANDARD.encode(PublicKey::from(&StaticSecret::from(self.private)).as_bytes())
+        STANDARD.encode(self.public().as_bytes())
+    }
+
+    /// The public key as in [`PeerState`](crate::PeerState).
+    pub fn public_hex(&self) -> String {
+        hex(self.public().as_bytes())
+    }
+
+    /// For the Noise protocol.
+    pub(crate) fn secret(&self) -> StaticSecret {
+        StaticSecret::from(self.private)
+    }
+
+    /// For the Noise protocol.
+    pub(crate) fn public(&self) -> PublicKey {
+        PublicKey::from(&self.secret())
     }
 }
 
@@ -50,12 +65,21 @@ pub struct Keys {
     pub gateway: KeyPair,
     /// The clients', in order.
     pub clients: Vec<KeyPair>,
+    /// The simulated clients', in order.
+    pub swarm: Vec<KeyPair>,
+    /// Shared by the gateways and each simulated client.
+    pub(crate) preshared: KeyPair,
 }
 
 impl Keys {
-    pub(crate) fn generate(clients: u8) -> Result<Self> {
-        let clients = (0..clients).map(|_| KeyPair::generate()).collect::<Result<_>>()?;
-        Ok(Self { gateway: KeyPair::generate()?, clients })
+    pub(crate) fn generate(clients: u8, swarm: u16) -> Result<Self> {
+        let some = |n: u16| (0..n).map(|_| KeyPair::generate()).collect::<Result<Vec<_>>>();
+        Ok(Self {
+            gateway: KeyPair::generate()?,
+            clients: some(clients.into())?,
+            swarm: some(swarm)?,
+            preshared: KeyPair::generate()?,
+        })
     }
 }
 
@@ -66,7 +90,11 @@ pub(crate) fn to_hex(base64: &str) -> Result<String> {
         .ok()
         .filter(|b| b.len() == 32)
         .context("not a WireGuard key")?;
-    Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
+    Ok(hex(&bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 #[cfg(test)]

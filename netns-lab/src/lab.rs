@@ -13,13 +13,17 @@ use crate::keys::Keys;
 use crate::node::Node;
 use crate::topology::{self, Pair};
 
+mod access;
+
 /// What to build. Made by [`Lab::builder`].
 #[derive(Debug, Clone)]
 pub struct Builder {
     gateways: u8,
     witness: bool,
     clients: u8,
+    swarm: u16,
     nat: bool,
+    direct: Vec<u8>,
     cluster: ClusterOptions,
 }
 
@@ -35,6 +39,20 @@ impl Builder {
     #[must_use]
     pub fn clients(mut self, number: u8) -> Self {
         self.clients = number.min(100);
+        self
+    }
+
+    /// Number of simulated clients, 0 to 10,000, to be run in client1 (see [`Swarm`](crate::Swarm)); 0 unless set.
+    #[must_use]
+    pub fn swarm(mut self, number: u16) -> Self {
+        self.swarm = number.min(10_000);
+        self
+    }
+
+    /// These clients (from 1) are reached without NAT, whatever the others are.
+    #[must_use]
+    pub fn direct(mut self, clients: &[u8]) -> Self {
+        self.direct = clients.to_vec();
         self
     }
 
@@ -78,7 +96,7 @@ impl Builder {
             clients: (1..=self.clients)
                 .map(|n| start(&format!("client{n}")))
                 .collect::<Result<_>>()?,
-            keys: Keys::generate(self.clients)?,
+            keys: Keys::generate(self.clients, self.swarm)?,
             faults: Mutex::new(Faults::default()),
             options: self,
             dir,
@@ -109,7 +127,9 @@ impl Lab {
             gateways: 2,
             witness: false,
             clients: 1,
+            swarm: 0,
             nat: true,
+            direct: Vec::new(),
             cluster: ClusterOptions::default(),
         }
     }
@@ -247,6 +267,9 @@ impl Lab {
         for (n, node) in (1..).zip(&self.clients) {
             self.connect_client(n, node)?;
         }
+        if self.options.swarm > 0 {
+            self.connect_swarm()?;
+        }
         // Without NAT the members' default route already leads back to the clients.
         if self.options.nat { self.translate() } else { Ok(()) }
     }
@@ -266,22 +289,6 @@ impl Lab {
             node.net_path()
         ))?;
         configure(node, interface, address, via)
-    }
-
-    fn connect_client(&self, n: u8, node: &Node) -> Result<()> {
-        self.router.ip_batch(&format!(
-            "link add cl{n} type veth peer name eth0 netns {}\n",
-            node.net_path()
-        ))?;
-        let router = topology::client_net(n, 1);
-        configure(&self.router, &format!("cl{n}"), router, None)?;
-        configure(node, "eth0", topology::client_net(n, 2), Some(router))
-    }
-
-    fn translate(&self) -> Result<()> {
-        self.router.nft(
-            "table inet lab_nat {\n chain post {\n  type nat hook postrouting priority 100;\n  iifname \"cl*\" oifname \"eth0\" masquerade\n }\n}\n",
-        )
     }
 }
 

@@ -156,7 +156,7 @@ impl Node {
     /// # Errors
     /// As [`Node::exec`].
     pub fn ip_batch(&self, lines: &str) -> Result<()> {
-        self.feed("ip-batch", lines, "ip -batch")
+        self.feed("ip-batch", lines, &["ip", "-batch"])
     }
 
     /// Applies nftables rules in one transaction.
@@ -164,14 +164,15 @@ impl Node {
     /// # Errors
     /// As [`Node::exec`].
     pub fn nft(&self, rules: &str) -> Result<()> {
-        self.feed("nft-rules", rules, "nft -f")
+        self.feed("nft-rules", rules, &["nft", "-f"])
     }
 
-    fn feed(&self, file: &str, text: &str, program: &str) -> Result<()> {
-        let path = self.dir().join(file);
+    /// Runs a program with one more argument: a file that holds `text`.
+    pub(crate) fn feed(&self, file: &str, text: &str, program: &[&str]) -> Result<()> {
+        let path = self.dir().join(file).display().to_string();
         std::fs::write(&path, text)?;
-        self.sh(&format!("{program} '{}'", path.display()))
-            .with_context(|| format!("in {}: {text}", self.name()))?;
+        let argv: Vec<&str> = program.iter().copied().chain([path.as_str()]).collect();
+        self.exec(&argv).with_context(|| format!("in {}: {text}", self.name()))?;
         Ok(())
     }
 

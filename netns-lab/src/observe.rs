@@ -125,9 +125,9 @@ fn neighbour(line: &str) -> Option<(&str, &str)> {
 /// # Errors
 /// When there is no such interface.
 pub fn mac(node: &Node, interface: &str) -> Result<String> {
-    let text = node.exec(&["ip", "-o", "link", "show", "dev", interface])?;
-    let found = text.split_once("link/ether ").and_then(|(_, rest)| rest.split_whitespace().next());
-    found.map(str::to_owned).ok_or_else(|| anyhow::anyhow!("{interface} has no MAC: {text}"))
+    let links = node.holdings()?.links;
+    let found = links.into_iter().find(|l| l.name == interface).and_then(|l| l.mac);
+    found.ok_or_else(|| anyhow::anyhow!("{} has no {interface} with a MAC", node.name()))
 }
 
 #[cfg(test)]

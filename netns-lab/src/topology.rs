@@ -5,7 +5,7 @@
 //!   client2 -- 10.8.2.0/24 --+ router -- br0 (sw) --+-- eth0 gw2 eth1 --+-- br1 (sw) -- host
 //!                    (NAT)       203.0.113.0/24     +-- eth0 w1           172.16.0.0/24
 //! ```
-//! The tunnel net is 10.9.0.0/24. Every IPv4 net has an IPv6 twin.
+//! The tunnel net is 10.9.0.0/24. Every IPv4 net has an IPv6 twin, but for those of simulated clients.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -104,6 +104,25 @@ pub fn wg_client(number: u8) -> Pair {
     tunnel(1 + number)
 }
 
+/// Where the simulated clients' own addresses are: behind client1.
+pub const SWARM_NET: &str = "10.64.0.0/16";
+
+/// The own address of simulated client `number` (from 0), 10.64.0.0/16.
+pub fn swarm_outer(number: u16) -> Ipv4Addr {
+    spread([10, 64], number)
+}
+
+/// The tunnel address of simulated client `number` (from 0), in 10.9.1.0 and above.
+pub fn swarm_tunnel(number: u16) -> Ipv4Addr {
+    spread([10, 9], number + 250)
+}
+
+/// 250 hosts in each /24.
+fn spread([a, b]: [u8; 2], number: u16) -> Ipv4Addr {
+    let byte = |n: u16| u8::try_from(n).unwrap_or(u8::MAX);
+    Ipv4Addr::new(a, b, byte(number / 250), byte(number % 250 + 1))
+}
+
 /// The endpoint in clients' configs.
 pub fn endpoint(v6: bool) -> SocketAddr {
     let floating = floating();
@@ -141,5 +160,14 @@ mod tests {
             ["203.0.113.100", "2001:db8:1::100"]
         );
         assert_eq!(super::inner(11).v6.to_string(), "fd00:16::11");
+    }
+
+    #[test]
+    fn simulated_clients_have_an_address_each() {
+        assert_eq!(super::swarm_outer(0).to_string(), "10.64.0.1");
+        assert_eq!(super::swarm_tunnel(999).to_string(), "10.9.4.250");
+        let all: std::collections::HashSet<_> = (0..2_000).map(super::swarm_tunnel).collect();
+        assert_eq!(all.len(), 2_000);
+        assert!(!all.contains(&super::wg_gateway().v4));
     }
 }

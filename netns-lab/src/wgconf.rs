@@ -27,6 +27,8 @@ pub struct WgConf {
 pub struct PeerConf {
     /// Base64.
     pub public_key: String,
+    /// Base64.
+    pub preshared_key: Option<String>,
     /// With prefix lengths.
     pub allowed_ips: Vec<String>,
     /// Where to send first.
@@ -53,6 +55,9 @@ impl WgConf {
                 peer.public_key,
                 peer.allowed_ips.join(", ")
             );
+            if let Some(key) = &peer.preshared_key {
+                let _ = writeln!(t, "PresharedKey = {key}");
+            }
             if let Some(endpoint) = peer.endpoint {
                 let _ = writeln!(t, "Endpoint = {endpoint}");
             }
@@ -115,6 +120,9 @@ impl WgConf {
         t += "replace_peers=true\n";
         for peer in &self.peers {
             let _ = writeln!(t, "public_key={}", to_hex(&peer.public_key)?);
+            if let Some(key) = &peer.preshared_key {
+                let _ = writeln!(t, "preshared_key={}", to_hex(key)?);
+            }
             if let Some(endpoint) = peer.endpoint {
                 let _ = writeln!(t, "endpoint={endpoint}");
             }
@@ -146,6 +154,7 @@ impl PeerConf {
     fn set(&mut self, key: &str, value: &str) -> Result<()> {
         match key {
             "publickey" => value.clone_into(&mut self.public_key),
+            "presharedkey" => self.preshared_key = Some(value.to_owned()),
             "allowedips" => self.allowed_ips.extend(list(value)),
             "endpoint" => self.endpoint = Some(value.parse()?),
             "persistentkeepalive" => self.keepalive = value.parse()?,
@@ -166,7 +175,7 @@ mod tests {
     #[test]
     fn text_is_read_back() {
         let text = "[Interface]\nPrivateKey = k # mine\nAddress = 10.0.0.1/24, fd00::1/64\n[Peer]\nPublicKey = p\n\
-                    AllowedIPs = 0.0.0.0/1\nEndpoint = [2001:db8::1]:5\nPersistentKeepalive = 3\n";
+                    PresharedKey = s\nAllowedIPs = 0.0.0.0/1\nEndpoint = [2001:db8::1]:5\nPersistentKeepalive = 3\n";
         let conf = WgConf::parse(text).unwrap();
         assert_eq!(WgConf::parse(&conf.to_text()).unwrap().to_text(), conf.to_text());
         assert_eq!(conf.addresses.len(), 2);

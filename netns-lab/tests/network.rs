@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use netns_lab::{Filter, Lab, Node, topology};
+use netns_lab::{Address, Filter, Lab, Node, topology};
 
 fn lab(builder: netns_lab::Builder) -> Lab {
     netns_lab::enter_user_namespace().unwrap();
@@ -162,6 +162,56 @@ fn addresses_rules_interfaces_and_nft_are_removed() {
         netns_lab::remove_address(gw1, "203.0.113.100/32", "eth0").is_err(),
         "it is gone already"
     );
+}
+
+#[test]
+fn holdings_are_what_ip_shows() {
+    let lab = lab(Lab::builder());
+    let gw1 = lab.gateway(1);
+    gw1.ip_batch(
+        "addr add 203.0.113.100/32 dev eth0\nrule add pref 100 lookup 70077 protocol 151\nroute add default via 203.0.113.1 table 70077\nlink add x type veth peer name y\n",
+    )
+    .unwrap();
+    gw1.exec(&["ip", "-6", "rule", "add", "pref", "109", "protocol", "151", "blackhole"]).unwrap();
+    let held = gw1.holdings().unwrap();
+    let shown = |args: &str| gw1.sh(&format!("ip {args}")).unwrap();
+
+    let addresses = shown("-o addr");
+    assert_eq!(held.addresses.len(), addresses.lines().count(), "{addresses}");
+    for Address { address, prefix_len, interface } in &held.addresses {
+        let one = |l: &str| {
+            let words: Vec<&str> = l.split_whitespace().collect();
+            words[1] == interface && words[3] == format!("{address}/{prefix_len}")
+        };
+        assert!(addresses.lines().any(one), "{address} on {interface} is not in {addresses}");
+    }
+    let link = |name: &str| held.links.iter().find(|l| l.name == name).unwrap();
+    assert!(link("eth0").up && !link("x").up);
+    assert!(shown("link show eth0").contains(link("eth0").mac.as_ref().unwrap()));
+
+    let rules = |v6| held.rules.iter().filter(move |r| r.v6 == v6);
+    for (v6, family) in [(false, "-4"), (true, "-6")] {
+        let priorities: String = rules(v6).map(|r| format!("{}\n", r.priority)).collect();
+        assert_eq!(shown(&format!("{family} rule | cut -d: -f1")), priorities);
+    }
+    let lookup = rules(false).find(|r| r.priority == 100).unwrap();
+    assert_eq!((lookup.lookup, lookup.protocol, lookup.blackhole), (Some(70_077), 151, false));
+    let last = rules(true).find(|r| r.priority == 109).unwrap();
+    assert_eq!((last.lookup, last.protocol, last.blackhole), (None, 151, true));
+
+    for (v6, family) in [(false, "-4"), (true, "-6")] {
+        let routes = shown(&format!("{family} route show table all"));
+        let found = held.routes.iter().filter(|r| r.v6 == v6).count();
+        assert_eq!(found, routes.lines().count(), "{routes}");
+    }
+    let private: Vec<_> = held.routes.iter().filter(|r| r.table == 70_077).collect();
+    assert_eq!(private.len(), 1);
+    assert!(private[0].prefix_len == 0 && private[0].gateway && !private[0].v6);
+
+    assert!(gw1.ping(topology::router().v4.into()));
+    let router = gw1.neighbours().unwrap();
+    let router = router.iter().find(|n| n.address == topology::router().v4).unwrap();
+    assert_eq!(router.mac, netns_lab::mac(lab.router(), "eth0").unwrap());
 }
 
 #[test]

@@ -9,9 +9,9 @@ mod input;
 mod snapshot;
 
 pub use config::{NodeConfig, PeerConfig, Preempt, Quorum};
-pub use event::{Event, Reason};
-pub use input::{Ability, Boot, Command, Evidence, Health, Refused, Report, VoteRecord};
-pub use snapshot::{LeaseSnapshot, PeerSnapshot, Snapshot};
+pub use event::{Alarm, Event, Reason};
+pub use input::{Ability, Boot, Command, Doubt, Evidence, Health, Refused, Report, VoteRecord};
+pub use snapshot::{Broken, LeaseSnapshot, PathSnapshot, PeerSnapshot, Snapshot};
 
 /// The name of a node, unique in its cluster: 1 to 64 bytes of `[A-Za-z0-9._-]`.
 pub type NodeName = String;
@@ -71,4 +71,28 @@ pub struct RoleLevel {
     pub reason: Reason,
     /// Who is master, as far as I know.
     pub master: Option<NodeName>,
+    /// What a handover needs of the machine while the role stays where it is.
+    pub errand: Option<Errand>,
+}
+
+/// What a handover needs before the role moves. Each has a number of its own, named in the answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Errand {
+    /// As successor: look whether everything is there to take over at once, and answer with
+    /// [`Report::Examined`]. It stays a while after the answer: the role may come any moment, so
+    /// that nothing else should be begun.
+    Examine {
+        /// The number.
+        id: u32,
+        /// The master.
+        from: NodeName,
+    },
+    /// As master: tell the successor what it does not know yet, and answer with
+    /// [`Report::Flushed`]. The master leaves soon, answered or not.
+    Flush {
+        /// The number.
+        id: u32,
+        /// The successor.
+        to: NodeName,
+    },
 }

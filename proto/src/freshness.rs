@@ -167,5 +167,28 @@ impl ClockFilter {
     }
 }
 
+/// From this offset on clients refuse handshakes of the gateway whose clock is behind, for as long.
+const APART_NS: u64 = 1_000_000_000;
+/// Below this one it is over; between the two nothing changes.
+const TOGETHER_NS: u64 = 800_000_000;
+
+/// Whether two clocks are too far apart.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ClockWatch {
+    pub(crate) apart: bool,
+}
+
+impl ClockWatch {
+    /// Looks at an offset; true if the answer is another one now.
+    pub(crate) fn look(&mut self, offset_ns: i64) -> bool {
+        let apart = match offset_ns.unsigned_abs() {
+            APART_NS.. => true,
+            TOGETHER_NS.. => self.apart,
+            _ => false,
+        };
+        std::mem::replace(&mut self.apart, apart) != apart
+    }
+}
+
 #[cfg(test)]
 mod tests;

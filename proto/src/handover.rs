@@ -2,12 +2,14 @@
 //!
 //! ```text
 //!   master                                  successor
-//!     │ request(term, id) ─────────────────────► │  staged, healthy, the same config?
+//!     │ request(term, id) ─────────────────────► │  healthy, the same config? looks: staged, in sync?
 //!     │ ◄───────────────────────── ready(id)     │  or refuse(id, reason): called off
+//!     │ last differences ──────(sync channel)──► │
 //!     │ gate shut, effects off, `Left`           │
 //!     │ release(term, successor) ──────────────► │  master of term + 1 at once
 //! ```
 
+use crate::api::Doubt;
 use crate::time::Time;
 
 /// Why a gateway does not take the role. The numbers are those of the wire.
@@ -22,10 +24,25 @@ pub(crate) enum Objection {
     NotBackup = 7,
     Fault = 8,
     Stopping = 9,
+    NotStaged = 10,
+    PortTaken = 11,
+    NotInSync = 12,
+    StaleEndpoints = 13,
+}
+
+impl From<Doubt> for Objection {
+    fn from(doubt: Doubt) -> Objection {
+        match doubt {
+            Doubt::NotStaged => Objection::NotStaged,
+            Doubt::PortTaken => Objection::PortTaken,
+            Doubt::NotInSync => Objection::NotInSync,
+            Doubt::StaleEndpoints => Objection::StaleEndpoints,
+        }
+    }
 }
 
 impl Objection {
-    const ALL: [Objection; 9] = [
+    const ALL: [Objection; 13] = [
         Objection::NotReady,
         Objection::Unhealthy,
         Objection::Maintenance,
@@ -35,6 +52,10 @@ impl Objection {
         Objection::NotBackup,
         Objection::Fault,
         Objection::Stopping,
+        Objection::NotStaged,
+        Objection::PortTaken,
+        Objection::NotInSync,
+        Objection::StaleEndpoints,
     ];
 
     /// What a refusal on the wire says; a reason that is not known here has a text too.
@@ -56,6 +77,12 @@ impl Objection {
             Objection::NotBackup => "not a backup",
             Objection::Fault => "in fault",
             Objection::Stopping => "stopping",
+            Objection::NotStaged => "not staged",
+            Objection::PortTaken => "without WireGuard's port, which another program has",
+            Objection::NotInSync => "not connected to sync with this node (force passes over that)",
+            Objection::StaleEndpoints => {
+                "behind in what it knows of the clients (force passes over that)"
+            }
         }
     }
 }
@@ -71,6 +98,8 @@ pub(crate) struct Fitness {
     pub(crate) ready: bool,
     pub(crate) same_wireguard: bool,
     pub(crate) same_config: bool,
+    /// What it found when it looked; `None` before.
+    pub(crate) doubt: Option<Doubt>,
 }
 
 impl Fitness {
@@ -88,7 +117,12 @@ impl Fitness {
             (!self.same_wireguard && !force, Objection::Wireguard),
             (!self.same_config && !force, Objection::Config),
         ];
-        all.into_iter().find(|(holds, _)| *holds).map(|(_, objection)| objection)
+        let passed_over = |doubt: &Doubt| match doubt {
+            Doubt::NotStaged | Doubt::PortTaken => false,
+            Doubt::NotInSync | Doubt::StaleEndpoints => force,
+        };
+        let doubt = self.doubt.filter(|doubt| !passed_over(doubt)).map(Objection::from);
+        all.into_iter().find(|(holds, _)| *holds).map(|(_, objection)| objection).or(doubt)
     }
 }
 
@@ -131,6 +165,8 @@ pub(crate) struct Outgoing {
     /// Index of the successor among the peers.
     pub(crate) to: usize,
     pub(crate) id: u32,
+    /// The number of the errand of [`Step::Flushing`].
+    pub(crate) errand: u32,
     pub(crate) term: u64,
     pub(crate) force: bool,
     pub(crate) cause: Cause,
@@ -141,12 +177,24 @@ pub(crate) struct Outgoing {
     pub(crate) repeat_at: Time,
 }
 
+impl Outgoing {
+    /// Nothing was given up yet.
+    pub(crate) fn is_reversible(&self) -> bool {
+        match self.step {
+            Step::Asking | Step::Flushing => true,
+            Step::Leaving | Step::Released => false,
+        }
+    }
+}
+
 /// How far a handover has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Asked; no answer yet.
     Asking,
-    /// The successor is ready: the effects are being taken off.
+    /// The successor is ready: it is being told what it does not know yet. Nothing is given up.
+    Flushing,
+    /// The effects are being taken off.
     Leaving,
     /// Released: the successor's claim is awaited.
     Released,

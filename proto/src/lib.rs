@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod direction;
 mod election;
 mod freshness;
 mod handover;

@@ -127,8 +127,9 @@ pub struct Node {
 
     outgoing: Option<Outgoing>,
     next_handover_id: u32,
-    /// The peer that may hand over to me by an operator's wish, said in its request.
+    /// The peer that asked to hand over to me.
     incoming: Option<Incoming>,
+    next_errand: u32,
     /// Preemption would undo an operator's handover from this session of this node.
     no_preempt: Option<(String, [u8; 16])>,
     backoff: Backoff,
@@ -178,6 +179,8 @@ impl Node {
             Report::Entered(_) => {}
             Report::Left(term) => self.left(term),
             Report::Failed(term, why) => self.failed(term, why),
+            Report::Examined(errand, result) => self.examined(errand, result),
+            Report::Flushed(errand) => self.flushed(errand),
             Report::Ability(ability) => {
                 if self.ability != ability {
                     self.ability = ability;

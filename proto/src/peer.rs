@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::api::{PeerConfig, Role};
 use crate::election::Standing;
-use crate::freshness::{ClockFilter, SendLog, Session};
+use crate::freshness::{ClockFilter, ClockWatch, SendLog, Session};
 use crate::node::PeerLease;
 use crate::seal::SealKeys;
 use crate::time::Time;
@@ -62,12 +62,18 @@ pub(crate) struct Peer {
     pub(crate) last_timely: Option<Time>,
     /// Timely within the detection time; follows [`Peer::last_timely`] with an event.
     pub(crate) alive: bool,
+    /// When an authentic datagram last came on each of its paths to me, timely or not.
+    pub(crate) path_heard: [Option<Time>; MAX_PATHS as usize],
     /// When a timely datagram last came on each of its paths to me.
     pub(crate) path_timely: [Option<Time>; MAX_PATHS as usize],
     /// Its last sign before I last lost it (or my start): evidence counts if it is newer.
     pub(crate) lost_since: Time,
     pub(crate) rtt: Option<Duration>,
     pub(crate) clock: ClockFilter,
+    /// Its clock is too far from mine; outlives its sessions, so that it is told once.
+    pub(crate) clock_watch: ClockWatch,
+    /// It runs another WireGuard than I.
+    pub(crate) wireguard_differs: bool,
 
     /// Its newest timely message, and when it came.
     pub(crate) said: Option<(Body, Time)>,
@@ -103,10 +109,13 @@ impl Peer {
             last_heard: None,
             last_timely: None,
             alive: false,
+            path_heard: [None; MAX_PATHS as usize],
             path_timely: [None; MAX_PATHS as usize],
             lost_since: now,
             rtt: None,
             clock: ClockFilter::default(),
+            clock_watch: ClockWatch::default(),
+            wireguard_differs: false,
             said: None,
             claim: None,
             better_since: None,
@@ -144,6 +153,7 @@ impl Peer {
         self.yielded = 0;
         self.lease = PeerLease::default();
         self.last_timely = None;
+        self.path_heard = [None; MAX_PATHS as usize];
         self.path_timely = [None; MAX_PATHS as usize];
         self.rtt = None;
         self.clock = ClockFilter::default();

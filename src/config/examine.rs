@@ -14,6 +14,7 @@ use crate::keyfile::{self, Why};
 use crate::wireguard::conf::WgConf;
 
 mod cluster;
+mod sync;
 mod system;
 #[cfg(test)]
 mod tests;
@@ -45,6 +46,7 @@ pub fn examine(config: &Config, machine: &dyn Machine) -> Findings {
     ports(config, &mut found);
     interfaces(config, machine, &mut found);
     hooks(config, &mut found);
+    sync::examine(config, &mut found);
     system::examine(config, &files, machine, &mut found);
     found
 }
@@ -69,7 +71,14 @@ fn wireguard_files(config: &Config, found: &mut Findings) -> Vec<WgConf> {
     let mut files = Vec::new();
     for wireguard in &config.wireguard {
         let path = &wireguard.config;
-        let file = wireguard_file(&wireguard.interface, path, found);
+        let file = if config.is_synced(path) && is_missing(path) {
+            let message = "is not there: it comes from the other gateways, and until then this one \
+                           cannot serve";
+            found.warnings.push(format!("{}: {message}", path.display()));
+            None
+        } else {
+            wireguard_file(&wireguard.interface, path, found)
+        };
         found.listen_ports.push(file.as_ref().map(|conf| conf.listen_port));
         files.extend(file);
     }
@@ -94,6 +103,10 @@ fn wireguard_file(interface: &str, path: &Path, found: &mut Findings) -> Option<
             None
         }
     }
+}
+
+fn is_missing(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
 }
 
 /// Every UDP port belongs to one: WireGuard's sockets are bound to all addresses.

@@ -69,6 +69,8 @@ pub struct Config {
     pub wireguard: Vec<Wireguard>,
     /// `[[hook]]`.
     pub hooks: Vec<Hook>,
+    /// `[sync] files`.
+    pub sync: Vec<SyncFile>,
     /// `[control] socket`.
     pub control_socket: PathBuf,
 }
@@ -131,6 +133,15 @@ impl Config {
         }
     }
 
+    /// Whether `[sync] files` names this file, itself or by its directory.
+    #[must_use]
+    pub fn is_synced(&self, path: &Path) -> bool {
+        let names = |file: &SyncFile| {
+            if file.directory { path.parent() == Some(&file.path) } else { path == file.path }
+        };
+        self.sync.iter().any(names)
+    }
+
     /// `misses` × `heartbeat`: after this silence a master counts as gone.
     #[must_use]
     pub fn detection(&self) -> Duration {
@@ -166,6 +177,20 @@ pub struct Cluster {
     pub handover_timeout: Duration,
     /// What survives restarts.
     pub state_dir: PathBuf,
+    /// Whom to ask whether this node is cut off.
+    pub evidence: EvidenceChoice,
+}
+
+/// `evidence`.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum EvidenceChoice {
+    /// The default routers.
+    #[default]
+    Auto,
+    /// Nobody.
+    Off,
+    /// These neighbours.
+    Addresses(Vec<IpAddr>),
 }
 
 /// `quorum`.
@@ -236,6 +261,15 @@ pub enum BackendChoice {
     Kernel,
     /// gotatun inside wgha.
     Embedded,
+}
+
+/// One entry of `[sync] files`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyncFile {
+    /// Absolute, without `.`, `..` and a slash at the end.
+    pub path: PathBuf,
+    /// It was written with a slash at the end: all regular files in it.
+    pub directory: bool,
 }
 
 /// `[[hook]]`.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::section::{At, Sink};
-use super::{Cluster, FloatingIp, MAX_NODES, Node, QuorumChoice, Wireguard};
+use super::{Cluster, FloatingIp, MAX_NODES, Node, QuorumChoice, SyncFile, Wireguard};
 
 /// `[[node]]` against each other.
 pub(super) fn nodes(sink: &mut Sink<'_>, nodes: &[At<Node>]) {
@@ -103,6 +103,29 @@ pub(super) fn wireguard(sink: &mut Sink<'_>, wireguard: &[At<Wireguard>], floati
         if floating.iter().any(|f| f.interface == value.interface) {
             let message = format!("{:?} carries a floating IP", value.interface);
             sink.at(*line, key, message);
+        }
+    }
+}
+
+/// `[sync] files` against each other and against what must not leave the machine.
+pub(super) fn sync(sink: &mut Sink<'_>, files: &[At<SyncFile>], cluster: Option<&Cluster>) {
+    for (index, At { line, value: SyncFile { path, .. } }) in files.iter().enumerate() {
+        let mut say = |message: String| {
+            sink.at(*line, "[sync] files", format!("{}: {message}", path.display()));
+        };
+        if files.iter().take(index).any(|other| other.value.path == *path) {
+            say("is named twice".to_owned());
+        }
+        if files.iter().any(|other| path.parent() == Some(&other.value.path)) {
+            say("is in a directory that is named as well".to_owned());
+        }
+        let Some(cluster) = cluster else { continue };
+        if *path == cluster.key_file || cluster.key_file.parent() == Some(path) {
+            // It would travel under the key that it replaces, and rotation needs an order.
+            say("the key file is not synced: copy it as docs/operations.md says".to_owned());
+        }
+        if path.starts_with(&cluster.state_dir) || cluster.state_dir.starts_with(path) {
+            say("the state directory is this node's own".to_owned());
         }
     }
 }

@@ -35,6 +35,7 @@ pub(super) static CLUSTER: Table = Table {
         "quorum",
         "handover_timeout",
         "state_dir",
+        "evidence",
     ],
     later: &["dead_man", "realtime", "user"],
 };
@@ -66,15 +67,18 @@ pub(super) static HOOK: Table =
 pub(super) static CONTROL: Table =
     Table { name: "control", many: false, keys: &["socket"], later: &[] };
 
+pub(super) static SYNC: Table = Table { name: "sync", many: false, keys: &["files"], later: &[] };
+
 /// The keys of an address that is written as a table: `{ send = "...", bind = "..." }`.
 pub(super) static ADDRESS: Table =
     Table { name: "node.addresses", many: true, keys: &["send", "bind"], later: &[] };
 
 /// Every table of the top level, in the order of the documentation.
-pub static TABLES: [&Table; 6] = [&CLUSTER, &NODE, &FLOATING_IP, &WIREGUARD, &HOOK, &CONTROL];
+pub static TABLES: [&Table; 7] =
+    [&CLUSTER, &NODE, &FLOATING_IP, &WIREGUARD, &HOOK, &SYNC, &CONTROL];
 
 /// Tables that later versions have.
-pub static LATER_TABLES: [&str; 5] = ["check", "claim", "sync", "http", "arbiter"];
+pub static LATER_TABLES: [&str; 4] = ["check", "claim", "http", "arbiter"];
 
 /// The known name that `name` was probably meant to be.
 pub(super) fn nearest(

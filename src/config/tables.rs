@@ -8,8 +8,8 @@ use toml::de::{DeTable, DeValue};
 use super::schema::{self, LATER_TABLES, TABLES, Table};
 use super::section::{At, Section, Sink, shown, unknown};
 use super::{
-    Cluster, Config, ConfigError, FloatingIp, Hook, Machine, Node, Wireguard, local, places, rules,
-    values,
+    Cluster, Config, ConfigError, FloatingIp, Hook, Machine, Node, SyncFile, Wireguard, local,
+    places, rules, values,
 };
 
 mod cluster;
@@ -76,6 +76,7 @@ struct File {
     floating_ips: Vec<FloatingIp>,
     wireguard: Vec<Wireguard>,
     hooks: Vec<Hook>,
+    sync: Vec<SyncFile>,
     control_socket: PathBuf,
 }
 
@@ -111,6 +112,9 @@ impl File {
         });
         rules::wireguard(sink, &wireguard, &floating_ips);
         let hooks = tables(sink, root, &schema::HOOK, gateway::hook);
+        let sync = table(sink, root, &schema::SYNC);
+        let sync = gateway::sync(sink, sync);
+        rules::sync(sink, &sync, cluster.as_ref());
         let control_socket = control(sink, root, &instance);
         Some(File {
             instance,
@@ -120,6 +124,7 @@ impl File {
             floating_ips,
             wireguard: wireguard.into_iter().map(|w| w.value).collect(),
             hooks: hooks.into_iter().map(|h| h.value).collect(),
+            sync: sync.into_iter().map(|s| s.value).collect(),
             control_socket,
         })
     }
@@ -134,6 +139,7 @@ impl File {
             floating_ips: self.floating_ips,
             wireguard: self.wireguard,
             hooks: self.hooks,
+            sync: self.sync,
             control_socket: self.control_socket,
         }
     }

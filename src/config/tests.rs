@@ -130,6 +130,7 @@ fn a_whole_file() {
             quorum: QuorumChoice::Auto,
             handover_timeout: Duration::from_millis(500),
             state_dir: "/var/lib/wgha/wgha".into(),
+            evidence: EvidenceChoice::Auto,
         }
     );
     let gw2 = &config.nodes[1];
@@ -190,7 +191,8 @@ fn every_key_can_be_given() {
     let text = pair(
         "misses = 3",
         "misses = 3\npreempt = true\npreempt_delay = \"5s\"\nquorum = \"none\"\n\
-         handover_timeout = \"2s\"\nstate_dir = \"/srv/wgha\"",
+         handover_timeout = \"2s\"\nstate_dir = \"/srv/wgha\"\n\
+         evidence = [\"10.0.1.1\", \"fe80::1\"]",
     )
     .replace("wg0.conf\"", "wg0.conf\"\nbackend = \"embedded\"\nsource = []\nguard = false")
     .replace("\"edge\"]", "\"edge\"]\ntimeout = \"3s\"\n[control]\nsocket = \"/run/x.sock\"");
@@ -198,6 +200,8 @@ fn every_key_can_be_given() {
     assert_eq!(config.cluster.preempt, Some(Duration::from_secs(5)));
     assert_eq!(config.cluster.handover_timeout, Duration::from_secs(2));
     assert_eq!(config.cluster.state_dir, Path::new("/srv/wgha"));
+    let named = ["10.0.1.1", "fe80::1"].map(|ip| ip.parse().unwrap()).to_vec();
+    assert_eq!(config.cluster.evidence, EvidenceChoice::Addresses(named));
     assert_eq!(config.wireguard[0].backend, BackendChoice::Embedded);
     assert!(config.wireguard[0].source.is_empty());
     assert!(!config.wireguard[0].guard);
@@ -229,7 +233,7 @@ fn one_mistake_each() {
         (
             "[cluster]",
             "colour = 1\n[cluster]",
-            r#"2: unknown table or key "colour"; expected one of cluster, node, floating_ip, wireguard, hook, control"#,
+            r#"2: unknown table or key "colour"; expected one of cluster, node, floating_ip, wireguard, hook, sync, control"#,
         ),
         ("[[hook]]\n", "[hook]\n", "30: [[hook]]: expected [[hook]], found a value of type table"),
         ("misses = 3", "misses = 3\nmisses = 4", "7: duplicate key"),
@@ -286,6 +290,21 @@ fn one_mistake_each() {
             "misses = 3",
             "quorum = \"most\"",
             r#"6: [cluster] quorum: expected "auto", "majority" or "none", found "most""#,
+        ),
+        (
+            "misses = 3",
+            "evidence = \"none\"",
+            r#"6: [cluster] evidence: expected "auto", "off", or an array of 1 to 8 addresses of neighbours, such as ["10.0.1.1"], found "none""#,
+        ),
+        (
+            "misses = 3",
+            "evidence = []",
+            r#"6: [cluster] evidence: expected "auto", "off", or an array of 1 to 8 addresses of neighbours, such as ["10.0.1.1"], found a value of type array"#,
+        ),
+        (
+            "misses = 3",
+            "evidence = [\"router\"]",
+            r#"6: [cluster] evidence: expected an IP address without port or prefix, such as "203.0.113.10", found "router""#,
         ),
         (
             "misses = 3",
@@ -468,6 +487,37 @@ fn one_mistake_each() {
             "[[hook]]\ntimeout = \"1h\"",
             r#"31: [[hook]] timeout: expected a duration of 100ms to 10m, such as "200ms", found "1h""#,
         ),
+        // [sync].
+        (
+            "[[hook]]",
+            "[sync]\nfiles = [\"wg0.conf\"]\n[[hook]]",
+            r#"31: [sync] files: expected an absolute path of at most 512 bytes, without "." and "..", found "wg0.conf""#,
+        ),
+        (
+            "[[hook]]",
+            "[sync]\nfiles = [\"/etc/../etc/x\"]\n[[hook]]",
+            r#"31: [sync] files: expected an absolute path of at most 512 bytes, without "." and "..", found "/etc/../etc/x""#,
+        ),
+        (
+            "[[hook]]",
+            "[sync]\nfiles = [\"/etc/d/\", \"/etc/d/x\"]\n[[hook]]",
+            "31: [sync] files: /etc/d/x: is in a directory that is named as well",
+        ),
+        (
+            "[[hook]]",
+            "[sync]\nfiles = [\"/etc/x\", \"/etc/x/\"]\n[[hook]]",
+            "31: [sync] files: /etc/x: is named twice",
+        ),
+        (
+            "[[hook]]",
+            "[sync]\nfiles = [\"/etc/wgha/cluster.key\"]\n[[hook]]",
+            "31: [sync] files: /etc/wgha/cluster.key: the key file is not synced: copy it as docs/operations.md says",
+        ),
+        (
+            "[[hook]]",
+            "[sync]\nfiles = [\"/var/lib/\"]\n[[hook]]",
+            "31: [sync] files: /var/lib: the state directory is this node's own",
+        ),
         // [control].
         (
             "[[hook]]",
@@ -556,6 +606,24 @@ fn too_many_nodes_and_addresses() {
         error(&pair("\"10.0.1.10:5112\"", &nine)),
         "10: [[node]] addresses: expected 1 to 8 addresses, found 9"
     );
+}
+
+#[test]
+fn synced_files_and_directories() {
+    let files = r#"["/etc/wireguard/wg0.conf", "/etc/wgha/conf.d/"]"#;
+    let config = parse(&pair("[[hook]]", &format!("[sync]\nfiles = {files}\n[[hook]]"))).unwrap();
+    let file = |path: &str, directory| SyncFile { path: path.into(), directory };
+    let expected = [file("/etc/wireguard/wg0.conf", false), file("/etc/wgha/conf.d", true)];
+    assert_eq!(config.sync, expected);
+    for (path, synced) in [
+        ("/etc/wireguard/wg0.conf", true),
+        ("/etc/wgha/conf.d/x", true),
+        ("/etc/wgha/conf.d", false),
+        ("/etc/wireguard/wg1.conf", false),
+    ] {
+        assert_eq!(config.is_synced(Path::new(path)), synced, "{path}");
+    }
+    assert_eq!(parse(PAIR).unwrap().sync, []);
 }
 
 #[test]

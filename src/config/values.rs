@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{BackendChoice, DEFAULT_PORT, HookState, QuorumChoice};
+use super::{BackendChoice, DEFAULT_PORT, HookState, QuorumChoice, SyncFile};
 
 /// The longest name of an interface, in bytes (the kernel's `IFNAMSIZ` less its end mark).
 const MAX_INTERFACE: usize = 15;
@@ -46,6 +46,24 @@ pub(super) fn path(text: &str) -> Result<PathBuf, String> {
     } else {
         Err(format!("expected an absolute path, found {text:?}"))
     }
+}
+
+/// The longest path of a synced file, in bytes: it goes over the wire with each version.
+const MAX_SYNC_PATH: usize = 512;
+
+/// One entry of `[sync] files`.
+pub(super) fn sync_file(text: &str) -> Result<SyncFile, String> {
+    let inner = text.strip_suffix('/').unwrap_or(text);
+    let mut parts = inner.split('/');
+    let absolute = parts.next() == Some("") && inner.len() > 1;
+    let plain = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
+    if text.len() > MAX_SYNC_PATH || !absolute || !parts.all(plain) {
+        return Err(format!(
+            "expected an absolute path of at most {MAX_SYNC_PATH} bytes, without \".\" and \"..\", \
+             found {text:?}"
+        ));
+    }
+    Ok(SyncFile { path: PathBuf::from(inner), directory: inner.len() < text.len() })
 }
 
 /// The absolute path of a unix socket.

@@ -4,13 +4,15 @@
 //! begins a new handshake only after 15 s (idle ones after minutes). So the new master begins it,
 //! with every client that was there a moment ago, the most recent one first.
 //!
-//! Paced: answers that come faster than they are worked through are lost, or limited by their
-//! source address, and a lost one costs 5 s.
+//! Paced by the answers: those that come faster than they are worked through are lost, or limited by
+//! their source address, and a lost one costs 5 s. So only so many may be outstanding, and the machine
+//! that answers fast is asked fast.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep, sleep_until};
@@ -26,11 +28,17 @@ pub const SESSION_LIFE: Duration = Duration::from_secs(180);
 /// Kicks of one call to the device, which does nothing else meanwhile.
 const BATCH: usize = 16;
 
-/// Handshakes are looked for this often at first, and then; never more than a tenth of the time.
+/// A handshake that is not answered for so long does not hold up the others: its client is away.
+const AWAY: Duration = Duration::from_millis(500);
+
+/// How often it is looked whether another handshake may begin.
+const WAIT: Duration = Duration::from_millis(2);
+
+/// Handshakes are looked for this often at first, and then; never more than a fifth of the time.
 const LOOK_SOON: Duration = Duration::from_millis(10);
 const LOOK_LATER: Duration = Duration::from_millis(200);
 const SOON: Duration = Duration::from_secs(2);
-const LOOK_COST: u32 = 10;
+const LOOK_COST: u32 = 4;
 
 /// After the last kick answers are counted for so long: two tries of 5 s, and some.
 const COUNT: Duration = Duration::from_secs(12);
@@ -38,11 +46,19 @@ const COUNT: Duration = Duration::from_secs(12);
 /// How fast handshakes are begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// In all, a second. One core answers some thousands.
-    pub per_second: u32,
-    /// With one source address (of IPv6: one /64), a second.
-    pub per_source: u32,
-    /// With one source address, at once.
+    /// So many may be unanswered. As answers come others follow, as fast as this machine works
+    /// through them; where none come, so many begin in each [`AWAY`].
+    pub unanswered: usize,
+    /// What the implementation takes from one source address (of IPv6: one /64).
+    pub per_source: Option<PerSource>,
+}
+
+/// How fast handshakes are begun with clients of one source address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PerSource {
+    /// A second.
+    pub rate: u32,
+    /// At once, before that.
     pub burst: u32,
 }
 
@@ -51,14 +67,23 @@ impl Limits {
     #[must_use]
     pub const fn of(kind: WireguardKind) -> Limits {
         match kind {
-            // It limits a source to 20 a second when 512 messages are queued, and not before:
-            // half of that may come at once.
+            // It limits a source (to 20 a second) while 512 messages are queued, and not before:
+            // half of that never queues.
             WireguardKind::Kernel | WireguardKind::None => {
-                Limits { per_second: 1_000, per_source: 20, burst: 256 }
+                Limits { unanswered: 256, per_source: None }
             }
-            // gotatun takes 100 handshake messages a second from one address.
-            WireguardKind::Embedded => Limits { per_second: 500, per_source: 80, burst: 10 },
+            // gotatun takes 100 handshake messages a second from one address, whatever is queued.
+            WireguardKind::Embedded => {
+                Limits { unanswered: 128, per_source: Some(PerSource { rate: 80, burst: 10 }) }
+            }
         }
+    }
+
+    /// How many more may begin now. `begun`: when each one began, in order.
+    fn room(&self, begun: &[Instant], answered: usize, now: Instant) -> usize {
+        let unanswered = begun.len().saturating_sub(answered);
+        let recent = begun.len() - begun.partition_point(|at| now.duration_since(*at) >= AWAY);
+        self.unanswered.saturating_sub(unanswered.min(recent))
     }
 }
 
@@ -88,7 +113,7 @@ pub struct Handshakes {
     pub ninety_percent: Option<Duration>,
 }
 
-/// A kick and when it is due, after the start.
+/// A kick and the time after the start before which it must not be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Slot {
     at: Duration,
@@ -103,21 +128,19 @@ fn schedule(targets: &[Target], now: SystemTime, limits: &Limits) -> Vec<Slot> {
         targets.iter().filter(|t| recent(t) || t.keepalive != 0).collect();
     ordered.sort_by_key(|t| (!recent(t), Reverse(t.last_handshake)));
     let mut of_source: HashMap<IpAddr, u32> = HashMap::new();
-    let mut slots: Vec<Slot> = Vec::with_capacity(ordered.len());
-    for target in ordered {
+    let mut slot = |target: &Target| {
         let nth = of_source.entry(source(target.endpoint.ip())).or_default();
-        let at = Duration::from_secs(1) * nth.saturating_sub(limits.burst - 1) / limits.per_source;
+        let late = |l: PerSource| {
+            Duration::from_secs(1) * nth.saturating_sub(l.burst.saturating_sub(1)) / l.rate.max(1)
+        };
+        let at = limits.per_source.map_or(Duration::ZERO, late);
         *nth += 1;
         let Target { public_key, keepalive, .. } = *target;
-        slots.push(Slot { at, kick: Kick { public_key, keepalive, handshake: recent(target) } });
-    }
+        Slot { at, kick: Kick { public_key, keepalive, handshake: recent(target) } }
+    };
+    let mut slots: Vec<Slot> = ordered.into_iter().map(&mut slot).collect();
     // Stable: among those due together the order stays.
     slots.sort_by_key(|slot| slot.at);
-    let mut free = Duration::ZERO;
-    for slot in &mut slots {
-        slot.at = slot.at.max(free);
-        free = slot.at + Duration::from_secs(1) / limits.per_second;
-    }
     slots
 }
 
@@ -148,15 +171,23 @@ pub async fn run(
     let slots = schedule(&targets, SystemTime::now(), &limits);
     let expected: Vec<[u8; 32]> =
         slots.iter().filter(|s| s.kick.handshake).map(|s| s.kick.public_key).collect();
-    let last = slots.last().map_or(Duration::ZERO, |slot| slot.at);
     let start = Instant::now();
+    let last = slots.last().map_or(Duration::ZERO, |slot| slot.at);
+    let turns = slots.len().div_ceil(limits.unanswered.max(1));
+    let until = start + last + AWAY * u32::try_from(turns).unwrap_or(u32::MAX) + COUNT;
+    let answered = AtomicUsize::new(0);
     let kicks = async {
-        if let Err(e) = send(&*live, &slots, start).await {
+        if let Err(e) = send(&*live, &slots, &limits, &answered).await {
             warn!("{interface}: handshakes were not begun, clients do it in 15 s: {e}");
         }
         live.settle();
     };
-    let count = count(interface, &*live, &expected, entered, start + last + COUNT, tell);
+    let count = count(interface, &*live, &expected, entered, until, |handshakes, news| {
+        answered.store(handshakes.confirmed, Ordering::Relaxed);
+        if news {
+            tell(handshakes);
+        }
+    });
     let ((), result) = tokio::join!(kicks, count);
     if result.expected == 0 {
         return;
@@ -174,16 +205,33 @@ fn millis(duration: Option<Duration>) -> String {
     duration.map_or_else(|| "?".to_owned(), |d| format!("{} ms", d.as_millis()))
 }
 
-/// Each batch is what is due by now: the pace holds however slow the device is.
-async fn send(live: &dyn Live, slots: &[Slot], start: Instant) -> Result<(), WgError> {
+/// Each batch is what may begin by now: the limits hold however slow the device is.
+async fn send(
+    live: &dyn Live,
+    slots: &[Slot],
+    limits: &Limits,
+    answered: &AtomicUsize,
+) -> Result<(), WgError> {
+    let start = Instant::now();
+    let mut begun: Vec<Instant> = Vec::with_capacity(slots.len());
     let mut rest = slots;
     while let Some(first) = rest.first() {
-        sleep_until(start + first.at).await;
-        let now = start.elapsed();
-        let due = rest.iter().take(BATCH).take_while(|s| s.at <= now).count().max(1);
-        let (batch, later) = rest.split_at(due);
+        // The timer's grain is 1 ms, which a first one does not have.
+        if start.elapsed() < first.at {
+            sleep_until(start + first.at).await;
+        }
+        let now = Instant::now();
+        let room = limits.room(&begun, answered.load(Ordering::Relaxed), now);
+        if room == 0 {
+            sleep(WAIT).await;
+            continue;
+        }
+        let due = |slot: &&Slot| start + slot.at <= now;
+        let count = rest.iter().take(BATCH.min(room)).take_while(due).count().max(1);
+        let (batch, later) = rest.split_at(count);
         let batch: Vec<Kick> = batch.iter().map(|slot| slot.kick).collect();
         live.kick(&batch).await?;
+        begun.extend(batch.iter().map(|_| now));
         rest = later;
     }
     Ok(())
@@ -195,7 +243,7 @@ async fn count(
     expected: &[[u8; 32]],
     entered: SystemTime,
     until: Instant,
-    tell: impl Fn(Handshakes),
+    tell: impl Fn(Handshakes, bool),
 ) -> Handshakes {
     let started = Instant::now();
     let mut told = Handshakes { expected: expected.len(), ..Handshakes::default() };
@@ -207,15 +255,13 @@ async fn count(
                 let news = now.first.is_some() != told.first.is_some()
                     || now.ninety_percent.is_some() != told.ninety_percent.is_some();
                 told = now;
-                if news {
-                    tell(now);
-                }
+                tell(now, news);
             }
             Err(e) => debug!("{interface}: {e}"),
         }
         let done = told.confirmed == told.expected && told.first.is_some();
         if done || Instant::now() >= until {
-            tell(told);
+            tell(told, true);
             return told;
         }
         let pause = if started.elapsed() < SOON { LOOK_SOON } else { LOOK_LATER };

@@ -2,26 +2,30 @@
 //! design §6.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use async_trait::async_trait;
 use tokio::sync::mpsc;
-use tracing::{error, info, warn};
-use wgha_proto::{Ability, Term};
+use tracing::{debug, error, warn};
+use wgha_proto::Term;
 
+use super::Notice;
 use super::attend::Attendance;
 use super::ledger::Ledger;
 use super::scripts::Scripts;
 use super::tunnel::Tunnel;
 use super::view::{SharedView, TunnelView};
-use super::{Effects, Notice, Phases, Wanted};
+use crate::clock::Stamps;
 use crate::config::FloatingIp;
 use crate::net::watch::Watch;
-use crate::net::{NetError, Netlink, address, announce};
+use crate::net::{Change, Link, NetError, Netlink, address, announce};
 use crate::setup::Setup;
 use crate::state::AppliedAddress;
 use crate::sync::Endpoints;
+
+mod prepare;
+mod role;
+
+use prepare::Entering;
 
 /// The floating IPs are announced again after this, in case the first bursts were lost.
 const ANNOUNCE_AGAIN: Duration = Duration::from_secs(1);
@@ -32,6 +36,17 @@ const ANNOUNCE_REFRESH: Duration = Duration::from_secs(60);
 /// Peers are counted for status this often.
 const COUNT_PEERS: Duration = Duration::from_secs(5);
 
+/// What the reconciler shares with the rest of the process.
+#[derive(Clone, Debug, Default)]
+pub struct Shared {
+    /// What it last saw.
+    pub view: SharedView,
+    /// Where clients are.
+    pub endpoints: Endpoints,
+    /// The clock that stamps handshakes.
+    pub stamps: Stamps,
+}
+
 /// The machine that this process runs on.
 pub struct Machine {
     netlink: Netlink,
@@ -40,16 +55,22 @@ pub struct Machine {
     scripts: Scripts,
     view: SharedView,
     endpoints: Endpoints,
+    stamps: Stamps,
     notices: mpsc::Sender<Notice>,
     attendance: Attendance,
     floating_ips: Vec<FloatingIp>,
     tunnels: Vec<Tunnel>,
+    /// Made ready for the next change of role; see `prepare`.
+    entering: Option<Entering>,
+    leaving: Option<Vec<Change>>,
     announce_at: Option<Instant>,
     /// The term whose endpoints this node publishes.
     acting: Option<Term>,
     count_at: Instant,
     /// The machine has been set right once since the start.
     rested: bool,
+    /// A file that this gateway cannot serve without, in words.
+    missing: Option<String>,
 }
 
 impl Machine {
@@ -61,8 +82,7 @@ impl Machine {
     pub fn open(
         setup: &Setup,
         ledger: Ledger,
-        view: SharedView,
-        endpoints: Endpoints,
+        shared: Shared,
         notices: mpsc::Sender<Notice>,
     ) -> Result<Machine, NetError> {
         let floating_ips = setup.config.floating_ips.clone();
@@ -75,16 +95,20 @@ impl Machine {
             watch: Watch::open()?,
             scripts: Scripts::spawn(ledger.clone()),
             ledger,
-            view,
-            endpoints,
+            view: shared.view,
+            endpoints: shared.endpoints,
+            stamps: shared.stamps,
             notices,
             attendance: Attendance::default(),
             floating_ips,
             tunnels,
+            entering: None,
+            leaving: None,
             announce_at: None,
             acting: None,
             count_at: Instant::now(),
             rested: false,
+            missing: setup.missing(),
         };
         machine.set_lines();
         Ok(machine)
@@ -107,6 +131,19 @@ impl Machine {
             changed |= tunnel.source_rules(&self.netlink, true).await?;
         }
         Ok(changed)
+    }
+
+    /// The same by the list, if there is one and the kernel takes it: then the interfaces are
+    /// returned, and all is to be compared later.
+    async fn put_up(&mut self) -> Result<Option<Vec<Link>>, String> {
+        if let Some(Entering { changes, links }) = self.entering.take() {
+            match self.netlink.flight(changes).await {
+                Ok(_) => return Ok(Some(links)),
+                Err(e) => debug!("what was prepared does not fit: {e}"),
+            }
+        }
+        self.put_addresses().await.map_err(|e| e.to_string())?;
+        Ok(None)
     }
 
     /// WireGuard, rules, floating IPs, in this order: a tunnel that is up without its floating IP
@@ -151,6 +188,12 @@ impl Machine {
         }
     }
 
+    async fn announce_on(&self, links: &[Link]) {
+        if let Err(e) = announce::burst_on(links, &self.floating_ips).await {
+            warn!("announcing the floating IPs: {e}");
+        }
+    }
+
     /// What would keep this gateway from serving, apart from WireGuard.
     async fn missing_interface(&self) -> Option<String> {
         for ip in &self.floating_ips {
@@ -165,6 +208,9 @@ impl Machine {
     }
 
     async fn stage(&mut self) -> Result<(), String> {
+        if let Some(missing) = &self.missing {
+            return Err(missing.clone());
+        }
         for tunnel in &mut self.tunnels {
             let (_, staged) = tunnel.look().await;
             if !staged || tunnel.is_stale() {
@@ -225,151 +271,13 @@ impl Machine {
             }
             view.endpoints_age = self.endpoints.age(tunnel.interface());
         }
+        if let Some(offset) = self.tunnels.iter().find_map(Tunnel::stamp_offset) {
+            self.stamps.freeze(offset);
+        }
         self.view.draw(|view| {
             view.floating_ips = held;
             view.tunnels = tunnels;
         });
-    }
-}
-
-#[async_trait]
-impl Effects for Machine {
-    async fn enter(&mut self, term: Term, wanted: &Wanted) -> Result<Phases, String> {
-        let (start, entered) = (Instant::now(), SystemTime::now());
-        let mut phases = Phases::default();
-        self.put_addresses().await.map_err(|e| e.to_string())?;
-        phases.address = Some(start.elapsed());
-        // Before link up: otherwise the client's answer to the first handshake goes to the dead
-        // master's MAC.
-        self.announce().await;
-        phases.announce = Some(start.elapsed());
-        if !wanted.still() {
-            return Err(format!("term {term} is over"));
-        }
-        for index in 0..self.tunnels.len() {
-            let Some(tunnel) = self.tunnels.get_mut(index) else { continue };
-            // What came since the last look; the device takes none when it is up.
-            if let Err(e) = tunnel.take_endpoints(&self.endpoints).await {
-                warn!("endpoints not set: {e}");
-            }
-            tunnel.up().await?;
-            self.attend(index, term, entered);
-        }
-        self.acting = Some(term);
-        phases.wireguard = Some(start.elapsed());
-        self.announce().await;
-        self.announce_at = Some(Instant::now() + ANNOUNCE_AGAIN);
-        self.scripts.set(true);
-        self.count_at = Instant::now();
-        self.draw().await;
-        Ok(phases)
-    }
-
-    async fn keep(&mut self, term: Term) -> Result<(), String> {
-        if let Some(why) = self.missing_interface().await {
-            return Err(why);
-        }
-        if self.put_addresses().await.map_err(|e| e.to_string())? {
-            self.restored("put back: floating IPs or source rules");
-            self.announce().await;
-        }
-        for index in 0..self.tunnels.len() {
-            let Some(tunnel) = self.tunnels.get_mut(index) else { continue };
-            if tunnel.keep_up(&self.endpoints).await? {
-                self.attend_again(term);
-                let Some(tunnel) = self.tunnels.get(index) else { continue };
-                let what = format!("put back: {}", tunnel.interface());
-                self.restored(&what);
-            }
-        }
-        if self.announce_at.is_some_and(|at| at <= Instant::now()) {
-            self.announce().await;
-            self.announce_at = Some(Instant::now() + ANNOUNCE_REFRESH);
-        }
-        self.scripts.set(true);
-        self.draw().await;
-        Ok(())
-    }
-
-    async fn leave(&mut self) -> Result<(), String> {
-        let done = self.take_off().await.map(drop);
-        self.draw().await;
-        done
-    }
-
-    async fn rest(&mut self) -> Result<Ability, String> {
-        match self.take_off().await {
-            Ok(stood) if stood.is_empty() => {}
-            // The first time it is what an earlier run left, and the rules that guard a standby.
-            Ok(stood) if !self.rested => info!("not master, so set right: {}", stood.join(", ")),
-            Ok(stood) => self.restored(&format!("not master, so set right: {}", stood.join(", "))),
-            Err(why) => {
-                self.draw().await;
-                return Err(why);
-            }
-        }
-        self.rested = true;
-        let ability = match self.stage().await {
-            Err(why) => Ability::Unable(why),
-            Ok(()) => match self.missing_interface().await {
-                Some(why) => Ability::Unable(why),
-                None => Ability::Ready,
-            },
-        };
-        self.draw().await;
-        Ok(ability)
-    }
-
-    async fn reassert(&mut self) {
-        self.announce().await;
-        self.announce_at = Some(Instant::now() + ANNOUNCE_AGAIN);
-    }
-
-    async fn reconfigure(&mut self, setup: Arc<Setup>) {
-        let floating_ips = setup.config.floating_ips.clone();
-        for gone in self.floating_ips.iter().filter(|ip| !floating_ips.contains(ip)) {
-            if let Err(e) = address::release(&self.netlink, gone).await {
-                error!("{e}");
-            }
-        }
-        let mut old = std::mem::take(&mut self.tunnels);
-        for (entry, conf) in setup.tunnels() {
-            match old.iter().position(|t| t.interface() == entry.interface) {
-                Some(index) => {
-                    let mut tunnel = old.swap_remove(index);
-                    let (entry, conf) = (entry.clone(), conf.clone());
-                    tunnel.update(&self.netlink, entry, conf, &floating_ips).await;
-                    self.tunnels.push(tunnel);
-                }
-                None => {
-                    let mut tunnel = Tunnel::new(entry.clone(), conf.clone(), &floating_ips);
-                    if let Err(e) = tunnel.stage(&self.ledger).await {
-                        error!("{e}");
-                    }
-                    self.tunnels.push(tunnel);
-                }
-            }
-        }
-        for tunnel in old {
-            if let Err(e) = tunnel.remove(&self.netlink, &self.ledger).await {
-                error!("{e}");
-            }
-        }
-        self.floating_ips = floating_ips;
-        self.set_lines();
-    }
-
-    async fn finish(&mut self, bound: Duration) {
-        if !self.scripts.wait_down(bound).await {
-            warn!("PostDown did not end in time");
-        }
-    }
-
-    async fn changed(&mut self) {
-        if let Err(e) = self.watch.changed().await {
-            warn!("{e}");
-            tokio::time::sleep(ANNOUNCE_AGAIN).await;
-        }
     }
 }
 

@@ -4,23 +4,25 @@
 //! Effects hang on entering and leaving master. A new term is never collapsed into the last one:
 //! master of term 5 becomes master of term 7 by leaving 5 and entering 7, with `Left` between.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
 use tracing::error;
-use wgha_proto::{Ability, Report, Role, RoleLevel, Term};
+use wgha_proto::{Ability, Errand, Report, Role, RoleLevel, Term};
 
-use crate::setup::Setup;
+use crate::daemon::Input;
 
 pub mod attend;
+pub mod effects;
 pub mod kick;
 pub mod ledger;
 pub mod machine;
 pub mod scripts;
 pub mod tunnel;
 pub mod view;
+
+pub use effects::{Effects, Notice, Order, Phases, Wanted};
 
 /// The machine is looked at this often even if no notification came.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
@@ -36,92 +38,16 @@ const FAILURES_TO_FAULT: u32 = 3;
 /// Bound of what still runs beside when the process ends: PreDown and PostDown.
 const FINISH: Duration = Duration::from_secs(60);
 
-/// How long each step of entering took, from the change of role on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Phases {
-    /// Until the floating IPs and their rules stood.
-    pub address: Option<Duration>,
-    /// Until they were announced.
-    pub announce: Option<Duration>,
-    /// Until every WireGuard interface was up.
-    pub wireguard: Option<Duration>,
-}
-
-/// What being master means on this machine, and undoing it. Every method may be called again and
-/// again and then changes nothing.
-#[async_trait]
-pub trait Effects: Send {
-    /// Puts everything up, in the order of design §6. `wanted` turns false when the role has
-    /// changed meanwhile: then it may stop early, with any result.
-    async fn enter(&mut self, term: Term, wanted: &Wanted) -> Result<Phases, String>;
-
-    /// As master: puts back what somebody else removed.
-    async fn keep(&mut self, term: Term) -> Result<(), String>;
-
-    /// Takes everything off and verifies that nothing acts any more.
-    async fn leave(&mut self) -> Result<(), String>;
-
-    /// As anything but master: verifies that nothing acts, stages, and says whether this gateway
-    /// could serve. An error: something stands that could not be taken off.
-    async fn rest(&mut self) -> Result<Ability, String>;
-
-    /// Announces the floating IPs again.
-    async fn reassert(&mut self);
-
-    /// Takes up a new config. The role stays.
-    async fn reconfigure(&mut self, setup: Arc<Setup>);
-
-    /// The process ends: waits at most `bound` for what still runs beside (PostDown).
-    async fn finish(&mut self, bound: Duration);
-
-    /// Waits until something on the machine changed that may concern us.
-    async fn changed(&mut self);
-}
-
-/// Whether master of a term is still what the node wants.
-#[derive(Debug)]
-pub struct Wanted {
-    level: watch::Receiver<RoleLevel>,
-    term: Term,
-}
-
-impl Wanted {
-    /// Still master of this term.
-    #[must_use]
-    pub fn still(&self) -> bool {
-        let level = self.level.borrow();
-        level.role == Role::Master && level.term == self.term
-    }
-}
-
-/// What others ask of the reconciler.
-#[derive(Debug)]
-pub enum Order {
-    /// Another master yielded: announce again.
-    Reassert,
-    /// A new config.
-    Reconfigure(Arc<Setup>),
-    /// The daemon ends: leave, then answer.
-    Finish(oneshot::Sender<()>),
-}
-
-/// What the reconciler tells.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// For the node.
-    Report(Report),
-    /// How long entering took.
-    Entered(Term, Phases),
-    /// How clients come back, of one interface; again when more is known.
-    Handshakes(Term, kick::Handshakes),
-}
-
 /// The reconciler: a task around [`Effects`].
 pub struct Gateway<E> {
     effects: E,
     level: watch::Receiver<RoleLevel>,
     orders: mpsc::Receiver<Order>,
     notices: mpsc::Sender<Notice>,
+    /// To the node, without a detour: others wait for what it says then.
+    reports: mpsc::Sender<Input>,
+    /// The number of the last errand that was run.
+    errand: Option<u32>,
     /// The term whose effects stand, or may stand.
     acting: Option<Term>,
     failures: u32,
@@ -139,6 +65,8 @@ enum Next {
     Now,
     Soon,
     Later,
+    /// Only the level matters now: the role may come or go any moment.
+    OnLevel,
 }
 
 impl<E: Effects> Gateway<E> {
@@ -148,6 +76,7 @@ impl<E: Effects> Gateway<E> {
         level: watch::Receiver<RoleLevel>,
         orders: mpsc::Receiver<Order>,
         notices: mpsc::Sender<Notice>,
+        reports: mpsc::Sender<Input>,
     ) -> Gateway<E> {
         let clear = level.borrow().term;
         Gateway {
@@ -155,6 +84,8 @@ impl<E: Effects> Gateway<E> {
             level,
             orders,
             notices,
+            reports,
+            errand: None,
             acting: None,
             failures: 0,
             ability: Ability::Unknown,
@@ -166,17 +97,28 @@ impl<E: Effects> Gateway<E> {
 
     /// Runs until [`Order::Finish`], or until nobody can give orders any more; leaves at the end.
     pub async fn run(mut self) {
+        // When to look next. What others change puts it forward, the level does so at once.
+        let mut look_at = Instant::now();
+        let mut on_level = false;
         loop {
-            let wait = match self.reconcile().await {
-                Next::Now => continue,
-                Next::Soon => SETTLE,
-                Next::Later => CHECK_EVERY,
-            };
+            if Instant::now() >= look_at {
+                let next = self.reconcile().await;
+                on_level = matches!(next, Next::OnLevel);
+                look_at = Instant::now()
+                    + match next {
+                        Next::Now => continue,
+                        Next::Soon => SETTLE,
+                        Next::Later | Next::OnLevel => CHECK_EVERY,
+                    };
+            }
             tokio::select! {
                 biased;
                 order = self.orders.recv() => match order {
                     Some(Order::Reassert) => self.effects.reassert().await,
-                    Some(Order::Reconfigure(setup)) => self.effects.reconfigure(setup).await,
+                    Some(Order::Reconfigure(setup)) => {
+                        self.effects.reconfigure(setup).await;
+                        look_at = Instant::now();
+                    }
                     Some(Order::Finish(done)) => {
                         self.finish().await;
                         // Nobody waiting is no reason to fail.
@@ -185,12 +127,17 @@ impl<E: Effects> Gateway<E> {
                     }
                     None => return self.finish().await,
                 },
-                changed = self.level.changed() => if changed.is_err() {
-                    self.finish().await;
-                    return self.answer_last().await;
-                },
-                () = self.effects.changed() => tokio::time::sleep(SETTLE).await,
-                () = tokio::time::sleep(wait) => {}
+                changed = self.level.changed() => {
+                    if changed.is_err() {
+                        self.finish().await;
+                        return self.answer_last().await;
+                    }
+                    look_at = Instant::now();
+                }
+                () = self.effects.changed(), if !on_level => {
+                    look_at = look_at.min(Instant::now() + SETTLE);
+                }
+                () = sleep_until(look_at) => {}
             }
         }
     }
@@ -199,16 +146,56 @@ impl<E: Effects> Gateway<E> {
     async fn reconcile(&mut self) -> Next {
         let level = self.level.borrow_and_update().clone();
         let wanted = (level.role == Role::Master).then_some(level.term);
+        let errand = level.errand;
         match (self.acting, wanted) {
-            (Some(term), Some(want)) if term == want && self.failed != Some(term) => {
-                self.keep(term).await
-            }
+            (Some(term), Some(want)) if term == want && self.failed != Some(term) => match errand {
+                Some(Errand::Flush { id, to }) => self.flush(id, &to).await,
+                Some(Errand::Examine { .. }) | None => self.keep(term).await,
+            },
             (Some(term), _) => self.leave(term).await,
             (None, Some(term)) if self.failed != Some(term) => self.enter(term).await,
             // It failed, was undone and reported; the node has not answered yet.
             (None, Some(_)) => Next::Later,
-            (None, None) => self.rest(level.term).await,
+            (None, None) => match errand {
+                // Whatever stands is taken off first.
+                Some(Errand::Examine { id, from }) if self.clear == level.term => {
+                    self.examine(id, &from).await
+                }
+                Some(Errand::Examine { .. }) => {
+                    let next = self.rest(level.term).await;
+                    if self.clear == level.term { Next::Now } else { next }
+                }
+                Some(Errand::Flush { .. }) | None => self.rest(level.term).await,
+            },
         }
+    }
+
+    /// Once for each request; then only the level matters, so that the role is taken without delay.
+    async fn examine(&mut self, id: u32, from: &str) -> Next {
+        if self.errand != Some(id) {
+            let mut level = self.level.clone();
+            let found = tokio::select! {
+                found = self.effects.examine(from) => found,
+                // The role does not wait for an errand.
+                _ = level.changed() => return Next::Now,
+            };
+            self.errand = Some(id);
+            self.report(Report::Examined(id, found)).await;
+        }
+        Next::OnLevel
+    }
+
+    async fn flush(&mut self, id: u32, to: &str) -> Next {
+        if self.errand != Some(id) {
+            let mut level = self.level.clone();
+            tokio::select! {
+                () = self.effects.flush(to) => {}
+                _ = level.changed() => return Next::Now,
+            }
+            self.errand = Some(id);
+            self.report(Report::Flushed(id)).await;
+        }
+        Next::OnLevel
     }
 
     async fn enter(&mut self, term: Term) -> Next {
@@ -255,7 +242,9 @@ impl<E: Effects> Gateway<E> {
                 self.ability = Ability::Unknown;
                 self.clear = term;
                 self.report(Report::Left(term)).await;
-                Next::Now
+                // What does not act is taken off when the successor has had its moment.
+                let again = self.level.borrow().role == Role::Master;
+                if again { Next::Now } else { Next::Soon }
             }
             Err(why) => {
                 // Until this succeeds no other gateway serves: the log must say what stands in the way.
@@ -325,6 +314,8 @@ impl<E: Effects> Gateway<E> {
     }
 
     async fn report(&mut self, report: Report) {
+        // Nobody listens only when the process ends.
+        let _ = self.reports.send(Input::Report(report.clone())).await;
         self.tell(Notice::Report(report)).await;
     }
 

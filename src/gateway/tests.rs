@@ -2,9 +2,12 @@
 
 use std::sync::{Arc, Mutex};
 
-use wgha_proto::Reason;
+use async_trait::async_trait;
+use tokio::sync::oneshot;
+use wgha_proto::{Doubt, Reason};
 
 use super::*;
+use crate::setup::Setup;
 
 type Log = Arc<Mutex<Vec<String>>>;
 
@@ -15,6 +18,7 @@ struct Fake {
     leave: Vec<Result<(), String>>,
     rest: Vec<Result<Ability, String>>,
     slow: Duration,
+    found: Result<(), Doubt>,
 }
 
 impl Fake {
@@ -27,6 +31,7 @@ impl Fake {
             leave: vec![],
             rest: vec![],
             slow: Duration::ZERO,
+            found: Ok(()),
         };
         (fake, log)
     }
@@ -59,6 +64,17 @@ impl Effects for Fake {
         if self.rest.is_empty() { Ok(Ability::Ready) } else { self.rest.remove(0) }
     }
 
+    async fn examine(&mut self, from: &str) -> Result<(), Doubt> {
+        self.note(format!("examine for {from}"));
+        tokio::time::sleep(self.slow).await;
+        self.found
+    }
+
+    async fn flush(&mut self, to: &str) {
+        self.note(format!("flush to {to}"));
+        tokio::time::sleep(self.slow).await;
+    }
+
     async fn reassert(&mut self) {
         self.note("reassert");
     }
@@ -80,18 +96,20 @@ struct Rig {
     level: watch::Sender<RoleLevel>,
     orders: mpsc::Sender<Order>,
     notices: mpsc::Receiver<Notice>,
+    reports: mpsc::Receiver<Input>,
 }
 
 fn level(role: Role, term: Term) -> RoleLevel {
-    RoleLevel { role, term, reason: Reason::NoMaster, master: None }
+    RoleLevel { role, term, reason: Reason::NoMaster, master: None, errand: None }
 }
 
 fn start(fake: Fake, first: RoleLevel) -> Rig {
     let (level, level_rx) = watch::channel(first);
     let (orders, orders_rx) = mpsc::channel(4);
     let (notices_tx, notices) = mpsc::channel(64);
-    tokio::spawn(Gateway::new(fake, level_rx, orders_rx, notices_tx).run());
-    Rig { level, orders, notices }
+    let (reports_tx, reports) = mpsc::channel(64);
+    tokio::spawn(Gateway::new(fake, level_rx, orders_rx, notices_tx, reports_tx).run());
+    Rig { level, orders, notices, reports }
 }
 
 impl Rig {
@@ -99,7 +117,7 @@ impl Rig {
         loop {
             match self.notices.recv().await.unwrap() {
                 Notice::Report(report) => return report,
-                Notice::Entered(..) | Notice::Handshakes(..) => {}
+                Notice::Entered(..) | Notice::Handshakes(..) | Notice::Restarted(..) => {}
             }
         }
     }
@@ -252,4 +270,80 @@ async fn left_is_said_by_a_gateway_that_cannot_stage() {
     assert_eq!(rig.report().await, Report::Ability(unable()));
     rig.level.send(level(Role::Backup, 4)).unwrap();
     assert_eq!(rig.report().await, Report::Left(4), "nothing stands: others must not wait for it");
+}
+
+fn asked(role: Role, term: Term, errand: Errand) -> RoleLevel {
+    RoleLevel { errand: Some(errand), ..level(role, term) }
+}
+
+fn examine(id: u32) -> Errand {
+    Errand::Examine { id, from: "gw1".into() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_standby_looks_once_and_then_waits_for_the_role_alone() {
+    let (mut fake, log) = Fake::new();
+    fake.found = Err(Doubt::PortTaken);
+    let mut rig = start(fake, level(Role::Backup, 3));
+    assert_eq!(rig.report().await, Report::Ability(Ability::Ready));
+    rig.level.send(asked(Role::Backup, 3, examine(7))).unwrap();
+    assert_eq!(rig.report().await, Report::Examined(7, Err(Doubt::PortTaken)));
+    // Other news of the level are no other question.
+    let other = RoleLevel { master: Some("gw1".into()), ..asked(Role::Backup, 3, examine(7)) };
+    rig.level.send(other).unwrap();
+    tokio::time::sleep(CHECK_EVERY * 3).await;
+    assert_eq!(log.lock().unwrap().clone(), ["rest", "examine for gw1"]);
+    rig.level.send(level(Role::Master, 4)).unwrap();
+    assert_eq!(rig.report().await, Report::Entered(4));
+    rig.level.send(level(Role::Backup, 5)).unwrap();
+    assert_eq!(rig.report().await, Report::Left(4));
+    rig.level.send(asked(Role::Backup, 5, examine(8))).unwrap();
+    assert_eq!(rig.report().await, Report::Left(5), "of the new term too, by a look");
+    assert_eq!(rig.report().await, Report::Ability(Ability::Ready));
+    assert_eq!(rig.report().await, Report::Examined(8, Err(Doubt::PortTaken)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_stands_is_taken_off_before_a_standby_looks() {
+    let (fake, log) = Fake::new();
+    let mut rig = start(fake, level(Role::Init, 0));
+    assert_eq!(rig.report().await, Report::Ability(Ability::Ready));
+    rig.level.send(level(Role::Master, 3)).unwrap();
+    rig.level.send(asked(Role::Backup, 4, examine(1))).unwrap();
+    assert_eq!(rig.report().await, Report::Left(4));
+    assert_eq!(rig.report().await, Report::Examined(1, Ok(())));
+    assert_eq!(log.lock().unwrap().clone(), ["rest", "rest", "examine for gw1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_master_flushes_once_and_the_role_does_not_wait_for_it() {
+    let (mut fake, log) = Fake::new();
+    fake.slow = Duration::from_millis(50);
+    let mut rig = start(fake, level(Role::Master, 2));
+    assert_eq!(rig.report().await, Report::Entered(2));
+    let flush = |id| asked(Role::Master, 2, Errand::Flush { id, to: "gw2".into() });
+    rig.level.send(flush(1)).unwrap();
+    assert_eq!(rig.report().await, Report::Flushed(1));
+    tokio::time::sleep(CHECK_EVERY * 2).await;
+    assert_eq!(log.lock().unwrap().clone(), ["enter 2", "flush to gw2"]);
+    rig.level.send(flush(2)).unwrap();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let asked = Instant::now();
+    rig.level.send(level(Role::Backup, 2)).unwrap();
+    assert_eq!(rig.report().await, Report::Left(2), "the second flush was cut short");
+    assert!(asked.elapsed() < Duration::from_millis(30));
+}
+
+/// The detour over the main thread, which writes the log, would be in every handover.
+#[tokio::test(start_paused = true)]
+async fn the_node_hears_at_first_hand() {
+    let (fake, _) = Fake::new();
+    let mut rig = start(fake, level(Role::Master, 1));
+    for expected in [Report::Entered(1), Report::Left(1)] {
+        match rig.reports.recv().await.unwrap() {
+            Input::Report(report) => assert_eq!(report, expected),
+            other => panic!("{other:?}"),
+        }
+        rig.level.send_replace(level(Role::Backup, 2));
+    }
 }

@@ -3,21 +3,22 @@
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use tracing::{debug, error, warn};
-use wgha_proto::WireguardKind;
+use tracing::{error, warn};
 
 use super::attend::Attended;
 use super::kick::{Limits, SESSION_LIFE, Target};
 use super::ledger::Ledger;
-use super::scripts::{self, Lines};
+use super::scripts::Lines;
 use super::view::TunnelView;
-use crate::config::{BackendChoice, FloatingIp, Wireguard};
+use crate::config::{FloatingIp, Wireguard};
 use crate::net::source::{self, SourcePlan};
 use crate::net::{NetError, Netlink};
 use crate::sync::Endpoints;
-use crate::sync::endpoints::Origin;
 use crate::wireguard::conf::WgConf;
-use crate::wireguard::{self, Backend, Source, WgError, port};
+use crate::wireguard::key::PublicKey;
+use crate::wireguard::{self, Backend};
+
+mod stage;
 
 /// Bound of the last look at endpoints when the device has gone down: others wait for `Left`.
 const LAST_LOOK: Duration = Duration::from_millis(50);
@@ -30,9 +31,22 @@ pub struct Tunnel {
     backend: Option<Box<dyn Backend>>,
     /// The file changed since the device was staged.
     stale: bool,
+    /// The public key that the device was staged with.
+    staged_key: Option<PublicKey>,
     /// Up to which of [`Table::moves`](crate::sync::endpoints::Table::moves) the staged device
     /// follows.
     endpoints: u64,
+}
+
+/// What [`Tunnel::keep_up`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// It was up; a changed file is applied.
+    Stood,
+    /// It was gone, changed or down.
+    PutBack,
+    /// It has another private key, with which no session goes on.
+    Restarted,
 }
 
 impl Tunnel {
@@ -40,7 +54,7 @@ impl Tunnel {
     #[must_use]
     pub fn new(entry: Wireguard, conf: WgConf, floating_ips: &[FloatingIp]) -> Tunnel {
         let plan = source_plan(&entry, &conf, floating_ips);
-        Tunnel { entry, conf, plan, backend: None, stale: true, endpoints: 0 }
+        Tunnel { entry, conf, plan, backend: None, stale: true, staged_key: None, endpoints: 0 }
     }
 
     /// The interface's name.
@@ -81,80 +95,6 @@ impl Tunnel {
         }
     }
 
-    /// The device configured and silent; the port reserved and free; PreUp run once.
-    pub async fn stage(&mut self, ledger: &Ledger) -> Result<(), String> {
-        self.open(ledger).await?;
-        let interface = self.entry.interface.clone();
-        let listen_port = self.conf.listen_port;
-        let reserved = port::reserve(listen_port);
-        if let Err(e) = &reserved {
-            warn!("{interface}: cannot reserve UDP port {listen_port}: {e}");
-        }
-        let record = ledger.update(|applied| {
-            // What somebody else reserved stays reserved when we go.
-            if matches!(reserved, Ok(true)) && !applied.reserved_ports.contains(&listen_port) {
-                applied.reserved_ports.push(listen_port);
-            }
-        });
-        let pre_up_ran = ledger.interface(&interface).is_some_and(|i| i.pre_up_ran);
-        if !pre_up_ran {
-            for (number, line) in (1..).zip(&self.conf.pre_up) {
-                if !scripts::run_line("PreUp", number, &interface, line).await {
-                    return Err(format!("{interface}: PreUp {number} failed"));
-                }
-            }
-        }
-        let record = record.and(ledger.update_interface(&interface, |i| {
-            i.pre_up_ran = true;
-            i.listen_port = Some(listen_port);
-        }));
-        if let Err(e) = record {
-            error!("cannot keep the record of what is put up: {e}");
-        }
-        self.restage().await
-    }
-
-    /// Applies the file to the device, live if it is up.
-    pub async fn restage(&mut self) -> Result<(), String> {
-        let Some(backend) = &mut self.backend else { return Err("not opened".to_owned()) };
-        backend.set_source(self.entry.source.iter().copied().collect());
-        backend.stage(&self.conf).await.map_err(|e| format!("{}: {e}", self.entry.interface))?;
-        self.stale = false;
-        // Peers may be new.
-        self.endpoints = 0;
-        Ok(())
-    }
-
-    /// Tells the staged device where its peers are, if that changed.
-    pub async fn take_endpoints(&mut self, endpoints: &Endpoints) -> Result<(), String> {
-        let name = &self.entry.interface;
-        let Some(backend) = &mut self.backend else { return Ok(()) };
-        if endpoints.moves(name) == self.endpoints {
-            return Ok(());
-        }
-        let table = endpoints.look(name);
-        let mut known: Vec<_> =
-            table.peers.iter().filter_map(|(key, peer)| Some((key.0, peer.endpoint?))).collect();
-        let result = async {
-            if table.origin == Origin::Kept {
-                // The device may be older than this process and know better.
-                let there = backend.peers().await?;
-                let has = |key: &[u8; 32]| {
-                    there.iter().any(|p| p.public_key == *key && p.endpoint.is_some())
-                };
-                known.retain(|(key, _)| !has(key));
-            }
-            backend.set_endpoints(&known).await
-        };
-        match result.await {
-            Ok(0) => {}
-            Ok(count) => debug!("{name}: {count} endpoints set"),
-            Err(e) => return Err(format!("{name}: {e}")),
-        }
-        self.endpoints = table.moves;
-        Ok(())
-    }
-
     /// What those need who attend to the device now that it is up.
     pub fn attended(&self, endpoints: &Endpoints) -> Option<Attended> {
         let backend = self.backend.as_ref()?;
@@ -178,34 +118,18 @@ impl Tunnel {
 
     /// After the device went down: the last that this node knew as master, for the others.
     pub async fn last_endpoints(&mut self, endpoints: &Endpoints) {
+        self.publish_endpoints(endpoints).await;
+        endpoints.end(&self.entry.interface);
+    }
+
+    /// As master: what the device knows now, for the others.
+    pub async fn publish_endpoints(&mut self, endpoints: &Endpoints) {
         let name = &self.entry.interface;
         let Some(term) = endpoints.acting(name) else { return };
         if let Some(backend) = &mut self.backend
             && let Ok(Ok(peers)) = tokio::time::timeout(LAST_LOOK, backend.peers()).await
         {
             endpoints.publish(name, term, &peers);
-        }
-        endpoints.end(name);
-    }
-
-    /// The file changed since the device was staged.
-    #[must_use]
-    pub fn is_stale(&self) -> bool {
-        self.stale
-    }
-
-    /// Whether another program has the listen port while the device is down.
-    pub fn check_port(&self) -> Result<(), String> {
-        // The kernel's WireGuard listens on every address, gotatun on the source's.
-        let source = match self.backend.as_ref().map(|b| b.kind()) {
-            Some(WireguardKind::Embedded) => self.entry.source.iter().copied().collect(),
-            _ => Source::default(),
-        };
-        match port::is_free(self.conf.listen_port, source) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(WgError::PortTaken(self.conf.listen_port).to_string()),
-            // Not being able to look is no reason not to serve.
-            Err(_) => Ok(()),
         }
     }
 
@@ -214,6 +138,12 @@ impl Tunnel {
         let name = self.entry.interface.clone();
         let backend = self.backend.as_mut().ok_or_else(|| format!("{name}: not opened"))?;
         backend.up().await.map_err(|e| format!("{name}: {e}"))
+    }
+
+    /// Traffic off at once; the rest of [`down`](Tunnel::down) is to follow.
+    pub async fn silence(&mut self) -> Result<(), String> {
+        let Some(backend) = &mut self.backend else { return Ok(()) };
+        backend.silence().await.map_err(|e| e.to_string())
     }
 
     /// Traffic off. True if there was any.
@@ -230,15 +160,21 @@ impl Tunnel {
         }
     }
 
-    /// As master: puts the device back if it is gone, changed or down. True if it had to.
-    pub async fn keep_up(&mut self, endpoints: &Endpoints) -> Result<bool, String> {
+    /// As master: puts the device back if it is gone, changed or down, and applies a changed file.
+    pub async fn keep_up(&mut self, endpoints: &Endpoints) -> Result<Kept, String> {
         let name = self.entry.interface.clone();
         let backend = self.backend.as_mut().ok_or_else(|| format!("{name}: not opened"))?;
         if let Some(why) = backend.failure().borrow().clone() {
             return Err(format!("{name}: {why}"));
         }
-        let state = backend.state().await.map_err(|e| format!("{name}: {e}"))?;
+        let mut state = backend.state().await.map_err(|e| format!("{name}: {e}"))?;
         let missing = !state.exists || !state.staged;
+        let restart = state.up && self.staged_key.is_some_and(|key| key != self.conf.public_key);
+        if restart {
+            // Half a device with each key would answer nobody.
+            backend.down().await.map_err(|e| format!("{name}: {e}"))?;
+            state.up = false;
+        }
         if missing || self.stale {
             self.restage().await?;
         }
@@ -248,7 +184,11 @@ impl Tunnel {
         }
         // Also when it is up: addresses and routes may have been removed.
         self.up().await?;
-        Ok(missing || !state.up)
+        Ok(match (restart, missing || !state.up) {
+            (true, _) => Kept::Restarted,
+            (false, true) => Kept::PutBack,
+            (false, false) => Kept::Stood,
+        })
     }
 
     /// Source rules: all of them if `acting`, else the last one that lets nothing leave.
@@ -286,6 +226,13 @@ impl Tunnel {
         }
     }
 
+    /// The clock that its handshakes are stamped with, if that is not the system's; see
+    /// [`Backend::stamp_offset`].
+    #[must_use]
+    pub fn stamp_offset(&self) -> Option<i64> {
+        self.backend.as_ref().and_then(|backend| backend.stamp_offset())
+    }
+
     /// Counts peers, recent handshakes and known endpoints into `view`.
     pub async fn count_peers(&mut self, view: &mut TunnelView) {
         let Some(backend) = &mut self.backend else { return };
@@ -298,30 +245,13 @@ impl Tunnel {
         view.endpoints_known = peers.iter().filter(|p| p.endpoint.is_some()).count() as u64;
     }
 
-    fn has_rules(&self) -> bool {
+    /// Where its packets leave from.
+    pub(super) fn source_plan(&self) -> &SourcePlan {
+        &self.plan
+    }
+
+    pub(super) fn has_rules(&self) -> bool {
         self.entry.guard && !self.plan.is_empty()
-    }
-
-    /// Opens the implementation that was chosen at the first start.
-    async fn open(&mut self, ledger: &Ledger) -> Result<(), String> {
-        if self.backend.is_some() {
-            return Ok(());
-        }
-        let choice = recorded_choice(&self.entry, ledger);
-        let name = &self.entry.interface;
-        let backend = wireguard::open(choice, name).await.map_err(|e| format!("{name}: {e}"))?;
-        self.backend = Some(backend);
-        Ok(())
-    }
-}
-
-/// `auto` stays with what it chose first.
-fn recorded_choice(entry: &Wireguard, ledger: &Ledger) -> BackendChoice {
-    let recorded = ledger.interface(&entry.interface).map(|i| i.backend);
-    match (entry.backend, recorded.as_deref()) {
-        (BackendChoice::Auto, Some("kernel")) => BackendChoice::Kernel,
-        (BackendChoice::Auto, Some("embedded")) => BackendChoice::Embedded,
-        (choice, _) => choice,
     }
 }
 

@@ -42,14 +42,28 @@ type Sender = Box<dyn DataLinkSender>;
 /// [`NetError::Announce`] for the first interface that failed (the others were served);
 /// the kernel refused or did not answer.
 pub async fn burst(netlink: &Netlink, ips: &[FloatingIp]) -> Result<usize, NetError> {
+    let mut links: Vec<Link> = Vec::new();
+    for ip in ips {
+        if !links.iter().any(|link| link.name == ip.interface) {
+            links.extend(netlink.link(&ip.interface).await?);
+        }
+    }
+    burst_on(&links, ips).await
+}
+
+/// The same, where the interfaces were looked at before.
+///
+/// # Errors
+/// As [`burst`].
+pub async fn burst_on(links: &[Link], ips: &[FloatingIp]) -> Result<usize, NetError> {
     let mut work: Vec<(Link, Vec<Vec<u8>>)> = Vec::new();
     for ip in ips {
-        let Some(link) = netlink.link(&ip.interface).await? else { continue };
+        let Some(link) = links.iter().find(|link| link.name == ip.interface) else { continue };
         let Some(mac) = link.mac.filter(|_| link.up) else { continue };
         let frames = frames(mac, ip.address.addr(), is_router(&ip.interface));
         match work.iter_mut().find(|(known, _)| known.index == link.index) {
             Some((_, list)) => list.extend(frames),
-            None => work.push((link, frames)),
+            None => work.push((link.clone(), frames)),
         }
     }
     if work.is_empty() {

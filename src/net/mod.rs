@@ -7,12 +7,15 @@
 
 pub mod address;
 pub mod announce;
+pub mod barrier;
 pub mod netlink;
+pub mod probe;
+mod raw;
 pub mod source;
 mod types;
 pub mod watch;
 
-pub use netlink::Netlink;
+pub use netlink::{Change, Netlink};
 pub use types::{Action, Address, Family, Lifetime, Link, Route, Rule, Scope};
 
 use std::io;

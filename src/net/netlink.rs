@@ -1,6 +1,6 @@
 //! Links, addresses, routes and policy rules of this network namespace, over rtnetlink.
 //!
-//! Only this module names the crates that do it (and `watch.rs` the socket). Interfaces are given by
+//! Only this module names the crates that do it (`watch.rs` and `barrier.rs` the socket). Interfaces are given by
 //! name and resolved at every call, because they come and go.
 
 use std::io;
@@ -19,10 +19,12 @@ use super::types::Family;
 
 mod address;
 mod bulk;
+mod flight;
 mod link;
 mod route;
 mod rule;
 
+pub use flight::Change;
 pub(crate) use route::route_key;
 pub(super) use route::same_route;
 

@@ -18,12 +18,14 @@
 //! stale source and asks again. A family without a floating IP stays guarded while the other has
 //! one: a client must not come to know an address that no other gateway can take over.
 //!
-//! Rules with a priority below 100 that others set come first, and are not ours to judge.
+//! Rules with a priority below 100 that others set come first, and are not ours to judge. While
+//! somebody else has taken the rules away, [`barrier`](super::barrier) holds, which every function here that
+//! changes anything brings along.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::netlink::{MAIN_TABLE, has_ipv6};
-use super::{Family, NetError, Netlink};
+use super::{Change, Family, Link, NetError, Netlink, Route, barrier};
 
 mod steps;
 
@@ -93,7 +95,7 @@ pub async fn guard(netlink: &Netlink, plan: &SourcePlan) -> Result<bool, NetErro
     if plan.is_empty() {
         return Ok(false);
     }
-    let mut changed = false;
+    let mut changed = barrier::install(plan).await;
     for family in plan.families() {
         let last = last_rule(family, plan.port);
         if !netlink.rules(family).await?.iter().any(|rule| rule.same_effect(&last)) {
@@ -119,6 +121,47 @@ pub async fn install(netlink: &Netlink, plan: &SourcePlan) -> Result<bool, NetEr
 /// As [`install`], apart from missing addresses and interfaces.
 pub async fn remove(netlink: &Netlink, plan: &SourcePlan) -> Result<bool, NetError> {
     bring(netlink, plan, Extent::Guarded).await
+}
+
+/// What [`install`] would do now if the floating IPs stood already, for the moment when they do.
+/// `None`: that cannot be known before (the floating IP brings a route that is to be mirrored).
+///
+/// # Errors
+/// [`NetError::NoInterface`]; the kernel refused or did not answer.
+pub async fn prepare_install(
+    netlink: &Netlink,
+    plan: &SourcePlan,
+    links: &[Link],
+) -> Result<Option<Vec<Change>>, NetError> {
+    let mut changes = Vec::new();
+    for family in plan.families() {
+        let mut at = None;
+        if let Some((ip, interface)) = plan.source(family) {
+            let known = links.iter().find(|link| link.name == interface);
+            let Some(link) = known else { return Ok(None) };
+            let own = netlink.routes(family, MAIN_TABLE, Some(link.index)).await?;
+            if !own.iter().any(|r| r.gateway.is_none() && r.destination.contains(&ip)) {
+                return Ok(None);
+            }
+            at = Some((ip, own));
+        }
+        let steps = steps_to(netlink, plan, family, at, Extent::Installed).await?;
+        changes.extend(steps.into_iter().map(Change::from));
+    }
+    Ok(Some(changes))
+}
+
+/// What [`remove`] would do now.
+///
+/// # Errors
+/// The kernel refused or did not answer.
+pub async fn prepare_remove(netlink: &Netlink, plan: &SourcePlan) -> Result<Vec<Change>, NetError> {
+    let mut changes = Vec::new();
+    for family in plan.families() {
+        let steps = steps_to(netlink, plan, family, None, Extent::Guarded).await?;
+        changes.extend(steps.into_iter().map(Change::from));
+    }
+    Ok(changes)
 }
 
 /// Removes everything that wgha ever set for this port. `true`: there was something.
@@ -147,7 +190,9 @@ pub async fn verify(
 }
 
 async fn bring(netlink: &Netlink, plan: &SourcePlan, extent: Extent) -> Result<bool, NetError> {
-    let mut changed = false;
+    let nothing = extent == Extent::Nothing || plan.is_empty();
+    let mut changed =
+        if nothing { barrier::remove(plan.port).await } else { barrier::install(plan).await };
     let mut first_error = None;
     for family in plan.families() {
         match bring_family(netlink, plan, family, extent).await {
@@ -207,18 +252,29 @@ async fn difference(
     family: Family,
     extent: Extent,
 ) -> Result<Vec<Step>, NetError> {
-    let table = table_of(plan.port);
-    let source = plan.source(family).filter(|_| extent == Extent::Installed);
-    let mut wanted_routes = Vec::new();
-    if let Some((ip, interface)) = source {
+    let mut at = None;
+    if let Some((ip, interface)) = plan.source(family).filter(|_| extent == Extent::Installed) {
         let index = usable(netlink, ip, interface).await?;
-        let main = netlink.routes(family, MAIN_TABLE, Some(index)).await?;
-        wanted_routes = mirror(main, table, ip);
+        at = Some((ip, netlink.routes(family, MAIN_TABLE, Some(index)).await?));
     }
+    steps_to(netlink, plan, family, at, extent).await
+}
+
+/// The same, where the floating IP and the main table's routes through its interface are known.
+async fn steps_to(
+    netlink: &Netlink,
+    plan: &SourcePlan,
+    family: Family,
+    at: Option<(IpAddr, Vec<Route>)>,
+    extent: Extent,
+) -> Result<Vec<Step>, NetError> {
+    let table = table_of(plan.port);
+    let source = at.as_ref().map(|(ip, _)| *ip);
+    let wanted_routes = at.map_or_else(Vec::new, |(ip, main)| mirror(main, table, ip));
     let wanted_rules = match extent {
         _ if plan.is_empty() => Vec::new(),
         Extent::Nothing => Vec::new(),
-        _ => wanted_rules(family, plan.port, source.map(|(ip, _)| ip)),
+        _ => wanted_rules(family, plan.port, source),
     };
     let rules = netlink.rules(family).await?;
     let routes = netlink.routes(family, table, None).await?;

@@ -1,9 +1,9 @@
-//! Notice of changes to links, addresses, routes and rules, by whomever.
+//! Notice of changes to links, addresses, routes, rules and nftables, by whomever.
 
 use std::io;
 use std::time::Duration;
 
-use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use netlink_sys::{AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket};
 use tokio::time::{Instant, sleep_until};
 
@@ -20,6 +20,8 @@ const CUT: usize = 64;
 /// `RTNLGRP_LINK`, `_IPV4_IFADDR`, `_IPV4_ROUTE`, `_IPV4_RULE`, `_IPV6_IFADDR`, `_IPV6_ROUTE`,
 /// `_IPV6_RULE`.
 const GROUPS: [u32; 7] = [1, 5, 7, 8, 9, 11, 19];
+/// `NFNLGRP_NFTABLES`.
+const NFTABLES: [u32; 1] = [7];
 
 /// A subscription. It says that something changed, never what: whoever is told looks for himself.
 ///
@@ -27,6 +29,8 @@ const GROUPS: [u32; 7] = [1, 5, 7, 8, 9, 11, 19];
 /// be, a caller that compares before it acts comes to rest after one more look.
 pub struct Watch {
     socket: TokioSocket,
+    /// Of nftables; `None` where the kernel has none, or this process may not listen.
+    nftables: Option<TokioSocket>,
     /// Something was seen and not yet told.
     pending: bool,
     told: Option<Instant>,
@@ -41,7 +45,12 @@ impl Watch {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn open() -> Result<Watch, NetError> {
-        Ok(Watch { socket: subscribe().map_err(NetError::Open)?, pending: false, told: None })
+        Ok(Watch {
+            socket: subscribe(NETLINK_ROUTE, &GROUPS).map_err(NetError::Open)?,
+            nftables: subscribe(NETLINK_NETFILTER, &NFTABLES).ok(),
+            pending: false,
+            told: None,
+        })
     }
 
     /// Returns after the next change; at the latest 30 ms after it. Changes in between are told
@@ -63,28 +72,41 @@ impl Watch {
     }
 
     async fn notified(&mut self) -> io::Result<()> {
-        let mut buffer = Vec::with_capacity(CUT);
-        told(self.socket.recv(&mut buffer).await)
+        let (mut one, mut other) = (Vec::with_capacity(CUT), Vec::with_capacity(CUT));
+        let Some(nftables) = &mut self.nftables else {
+            return told(self.socket.recv(&mut one).await);
+        };
+        tokio::select! {
+            read = self.socket.recv(&mut one) => told(read),
+            read = nftables.recv(&mut other) => told(read),
+        }
     }
 
     fn drain(&self) -> io::Result<()> {
-        for _ in 0..BATCH {
-            match read_one(self.socket.socket_ref()) {
-                Ok(()) => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(e) => return Err(e),
-            }
+        for socket in [Some(&self.socket), self.nftables.as_ref()].into_iter().flatten() {
+            drain(socket.socket_ref())?;
         }
         Ok(())
     }
 }
 
-fn subscribe() -> io::Result<TokioSocket> {
-    let mut subscription = TokioSocket::new(NETLINK_ROUTE)?;
+fn drain(socket: &Socket) -> io::Result<()> {
+    for _ in 0..BATCH {
+        match read_one(socket) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+fn subscribe(protocol: isize, groups: &[u32]) -> io::Result<TokioSocket> {
+    let mut subscription = TokioSocket::new(protocol)?;
     let socket = subscription.socket_mut();
     socket.bind(&SocketAddr::new(0, 0))?;
-    for group in GROUPS {
-        socket.add_membership(group)?;
+    for group in groups {
+        socket.add_membership(*group)?;
     }
     Ok(subscription)
 }

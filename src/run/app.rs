@@ -5,23 +5,27 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tracing::{error, info, warn};
-use wgha_proto::{Ability, Command, Event, Refused, Report, RoleLevel, WireguardKind};
+use wgha_proto::{Ability, Alarm, Command, Event, Report, RoleLevel, WireguardKind};
 
+use super::GatewayParts;
 use super::journal::Journal;
 use super::watchdog::Watchdog;
-use super::{GatewayParts, picture};
-use crate::control::{Call, Reply, Request};
-use crate::daemon::{self, Input, NewConfig, Picture};
+use crate::alarm;
+use crate::control::{Call, Reply};
+use crate::daemon::{self, Input};
+use crate::evidence;
 use crate::gateway::view::SharedView;
 use crate::gateway::{Notice, Order};
 use crate::setup::Setup;
 use crate::state::StateDir;
 use crate::sync;
+
+mod operator;
 
 /// The protocol's loop and the reconciler answer in microseconds, or something is wrong.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -40,6 +44,8 @@ pub(super) struct Parts {
     pub(super) gateway: GatewayParts,
     pub(super) view: SharedView,
     pub(super) sync: Option<sync::Handle>,
+    pub(super) evidence: Option<evidence::Handle>,
+    pub(super) files: Option<sync::files::Handle>,
     pub(super) calls: mpsc::Receiver<Call>,
 }
 
@@ -56,6 +62,10 @@ pub(super) struct App {
     view: SharedView,
     /// None on a witness.
     sync: Option<sync::Handle>,
+    /// None on a witness.
+    evidence: Option<evidence::Handle>,
+    /// None on a witness.
+    files: Option<sync::files::Handle>,
     calls: mpsc::Receiver<Call>,
     journal: Journal,
     watchdog: Watchdog,
@@ -63,6 +73,8 @@ pub(super) struct App {
     ready: bool,
     /// Whoever asked for the handover that is under way.
     handover: Option<oneshot::Sender<Reply>>,
+    /// The alarms that stand, by gateway.
+    alarms: Vec<(String, Alarm)>,
 }
 
 impl App {
@@ -86,9 +98,12 @@ impl App {
             gateway: parts.gateway,
             view: parts.view,
             sync: parts.sync,
+            evidence: parts.evidence,
+            files: parts.files,
             calls: parts.calls,
             started: Instant::now(),
             handover: None,
+            alarms: Vec::new(),
         })
     }
 
@@ -99,6 +114,7 @@ impl App {
         let mut hangup = signal(SignalKind::hangup())?;
         let mut feed = tokio::time::interval(self.watchdog.every);
         let mut hooks_done = self.journal.hooks.done();
+        let mut files = self.files.as_ref().map(sync::files::Handle::changed);
         if self.ready {
             self.watchdog.ready(&self.headline());
         }
@@ -110,7 +126,7 @@ impl App {
                 },
                 notice = self.gateway.notices.recv(), if self.gateway.thread.is_some() => {
                     match notice {
-                        Some(notice) => self.notice(notice).await?,
+                        Some(notice) => self.notice(notice),
                         None => break self.fail("the reconciler died").await,
                     }
                 }
@@ -118,6 +134,11 @@ impl App {
                 Ok(()) = hooks_done.changed() => {
                     if let Some(done) = hooks_done.borrow_and_update().clone() {
                         self.journal.hooks_done(&done);
+                    }
+                }
+                () = changed(&mut files) => {
+                    if let Err(e) = self.take_files().await {
+                        error!("a changed file is not applied: {e:#}");
                     }
                 }
                 _ = hangup.recv() => match self.reload().await {
@@ -137,9 +158,14 @@ impl App {
         {
             // The operator may have given up.
             let _ = waiting.send(match result {
-                Ok(()) => Reply::Done(format!("{to} is master now")),
+                Ok(()) => Reply::Done(self.done(to)),
                 Err(why) => Reply::Refused(why.clone()),
             });
+        }
+        if let Event::Alarm { name, alarm, on } = &event {
+            let same = std::mem::discriminant(alarm);
+            self.alarms.retain(|(n, a)| n != name || std::mem::discriminant(a) != same);
+            self.alarms.extend(on.then(|| (name.clone(), *alarm)));
         }
         if let Event::Reassert { .. } = event
             && self.gateway.orders.try_send(Order::Reassert).is_err()
@@ -153,10 +179,19 @@ impl App {
         }
     }
 
-    async fn notice(&mut self, notice: Notice) -> anyhow::Result<()> {
+    /// The answer to a handover, with what stands between the clients and the new master.
+    fn done(&self, to: &str) -> String {
+        let alarms = self.alarms.iter().filter(|(name, _)| name == to);
+        let warnings =
+            alarms.map(|(name, alarm)| format!("\nwarning: {}", alarm::text(name, *alarm)));
+        format!("{to} is master now{}", warnings.collect::<String>())
+    }
+
+    fn notice(&mut self, notice: Notice) {
         match notice {
             Notice::Entered(term, phases) => self.journal.entered(term, phases),
             Notice::Handshakes(term, handshakes) => self.journal.handshakes(term, handshakes),
+            Notice::Restarted(term, why) => self.journal.restarted(term, why),
             Notice::Report(report) => {
                 match &report {
                     Report::Left(term) => self.journal.left(*term),
@@ -164,118 +199,17 @@ impl App {
                     Report::Ability(Ability::Ready) => info!("able to serve"),
                     Report::Ability(Ability::NotReady(why)) => warn!("not ready to serve: {why}"),
                     Report::Ability(Ability::Unable(why)) => warn!("cannot serve: {why}"),
-                    Report::Ability(Ability::Unknown) | Report::Entered(_) => {}
+                    Report::Examined(_, Ok(())) => info!("asked to take the role: all is there"),
+                    Report::Examined(_, Err(doubt)) => warn!("asked to take the role: {doubt:?}"),
+                    Report::Ability(Ability::Unknown) | Report::Entered(_) | Report::Flushed(_) => {
+                    }
                 }
-                self.tell(Input::Report(report)).await?;
                 if !self.ready {
                     self.ready = true;
                     self.watchdog.ready(&self.headline());
                 }
             }
         }
-        Ok(())
-    }
-
-    async fn answer(&mut self, call: Call) {
-        let reply = match call.request {
-            Request::Status {} => match self.look().await {
-                Ok(picture) => Reply::Status(Box::new(self.status(&picture))),
-                Err(e) => Reply::Refused(format!("{e:#}")),
-            },
-            Request::Events { follow } => {
-                let (past, later) = self.journal.events.follow(EVENTS);
-                Reply::Events { past, follow: follow.then_some(later) }
-            }
-            Request::Reload {} => match self.reload().await {
-                Ok(message) => Reply::Done(message),
-                Err(e) => Reply::Refused(format!("not reloaded: {e:#}")),
-            },
-            Request::Maintenance { on, force } => {
-                let done = format!("maintenance {}", if on { "on" } else { "off" });
-                match self.command(Command::Maintenance { on, force }).await {
-                    Ok(()) => Reply::Done(done),
-                    Err(why) => Reply::Refused(why),
-                }
-            }
-            Request::Handover { to, force } => {
-                match self.command(Command::Handover { to, force }).await {
-                    // The answer comes with the event.
-                    Ok(()) => return self.handover = Some(call.reply),
-                    Err(why) => Reply::Refused(why),
-                }
-            }
-        };
-        // The client may have gone away.
-        let _ = call.reply.send(reply);
-    }
-
-    async fn command(&self, command: Command) -> Result<(), String> {
-        let (answer, wait) = oneshot::channel::<Result<(), Refused>>();
-        self.tell(Input::Command(command, answer)).await.map_err(|e| format!("{e:#}"))?;
-        match timeout(ANSWER, wait).await {
-            Ok(Ok(result)) => result.map_err(|refused| refused.to_string()),
-            Ok(Err(_)) | Err(_) => Err("the protocol does not answer".to_owned()),
-        }
-    }
-
-    async fn look(&self) -> anyhow::Result<Picture> {
-        let (answer, wait) = oneshot::channel();
-        self.tell(Input::Look(answer)).await?;
-        timeout(ANSWER, wait).await?.context("the protocol's thread died")
-    }
-
-    async fn tell(&self, input: Input) -> anyhow::Result<()> {
-        let sent = self.inputs.send_timeout(input, ANSWER).await;
-        sent.map_err(|_| anyhow::anyhow!("the protocol's thread takes no input"))
-    }
-
-    fn status(&self, picture: &Picture) -> crate::status::Status {
-        let hooks = self.journal.hooks.results();
-        let uptime = self.started.elapsed();
-        let view = self.view.look();
-        let sync = self.sync.as_ref().map(sync::Handle::view);
-        let mut status =
-            picture::status(&self.setup.config, self.wireguard, picture, &view, &hooks, uptime);
-        picture::add_sync(&mut status, sync.as_ref());
-        status
-    }
-
-    fn headline(&self) -> String {
-        let level = self.level.borrow();
-        picture::headline(level.role, level.term, level.master.as_deref())
-    }
-
-    /// Reads everything again and applies the difference. The role is not touched.
-    async fn reload(&mut self) -> anyhow::Result<String> {
-        let (path, node) = (self.path.clone(), self.node.clone());
-        let read = move || Setup::load(&path, node.as_deref());
-        let setup = tokio::task::spawn_blocking(read).await??;
-        needs_restart(&self.setup, &setup)?;
-        for warning in &setup.warnings {
-            warn!("{warning}");
-        }
-        let setup = Arc::new(setup);
-        let new = NewConfig {
-            config: setup.config.clone(),
-            node: setup.node_config(self.wireguard),
-            keys: setup.keys.clone(),
-        };
-        if setup.config.needs_majority() {
-            self.journal.longest_lease(setup.config.detection())?;
-        }
-        self.tell(Input::Reconfigure(Box::new(new))).await?;
-        if self.gateway.thread.is_some() {
-            let order = Order::Reconfigure(Arc::clone(&setup));
-            self.gateway.orders.send_timeout(order, ANSWER).await.ok().context(
-                "the reconciler takes no orders; the protocol has the new config already",
-            )?;
-        }
-        if let Some(sync) = &self.sync {
-            sync.reconfigure(sync::Settings::new(&setup)).await;
-        }
-        self.journal.reconfigure(&setup);
-        self.setup = setup;
-        Ok("reloaded".to_owned())
     }
 
     /// Hands over if possible, leaves, says goodbye, runs the `stop` hooks.
@@ -294,7 +228,7 @@ impl App {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Passes reports on until the node says that it has stopped.
+    /// Takes note until the node says that it has stopped.
     async fn until_stopped(&mut self) {
         loop {
             tokio::select! {
@@ -309,8 +243,7 @@ impl App {
                     }
                 },
                 Some(notice) = self.gateway.notices.recv() => {
-                    // Nobody takes it if the protocol has just ended; its last events say so.
-                    let _ = self.notice(notice).await;
+                    self.notice(notice);
                 }
             }
         }
@@ -335,18 +268,13 @@ impl App {
     }
 }
 
-/// What cannot be changed while the process runs.
-fn needs_restart(old: &Setup, new: &Setup) -> anyhow::Result<()> {
-    let (a, b) = (&old.config, &new.config);
-    let fixed = [
-        ("cluster name", a.cluster.name == b.cluster.name),
-        ("name of this node", a.node().name == b.node().name),
-        ("witness", a.node().witness == b.node().witness),
-        ("state_dir", a.cluster.state_dir == b.cluster.state_dir),
-        ("control socket", a.control_socket == b.control_socket),
-    ];
-    match fixed.iter().find(|(_, same)| !same) {
-        Some((what, _)) => bail!("the {what} changed: that needs a restart"),
-        None => Ok(()),
+/// Waits until synced files have changed; for ever if there are none.
+async fn changed(files: &mut Option<watch::Receiver<u64>>) {
+    let alive = match files {
+        Some(changes) => changes.changed().await.is_ok(),
+        None => false,
+    };
+    if !alive {
+        std::future::pending().await
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 use wgha_proto::{Event, Role, Term};
 
+use crate::alarm;
 use crate::clock;
 use crate::config::HookState;
 use crate::events::{self, EventId, EventLog, phase_ms, rfc3339};
@@ -77,6 +78,8 @@ impl Journal {
             }
             Event::Peer { name, alive: true } => info!("{name} is heard"),
             Event::Peer { name, alive: false } => warn!("{name} is silent"),
+            Event::Alarm { name, alarm, on: true } => warn!("{}", alarm::text(name, *alarm)),
+            Event::Alarm { name, alarm, on: false } => info!("{}", alarm::over(name, *alarm)),
             Event::Reassert { term } => warn!("another master yielded; still master, term {term}"),
             Event::Handover { to, result: Ok(()) } => info!("handover to {to} done"),
             Event::Handover { to, result: Err(why) } => warn!("no handover to {to}: {why}"),
@@ -121,6 +124,19 @@ impl Journal {
             let ninety = handshakes.ninety_percent.map(phase_ms);
             let before = kept.handshakes_90_percent;
             kept.handshakes_90_percent = ninety.map(|n| before.map_or(n, |b| b.max(n))).or(before);
+        });
+    }
+
+    /// An interface was restarted: no change of role, but clients notice.
+    pub(super) fn restarted(&mut self, term: Term, reason: String) {
+        let word = Role::Master.word().to_owned();
+        self.events.push(events::Event {
+            at: rfc3339(clock::wall()),
+            from: word.clone(),
+            to: word,
+            term,
+            reason,
+            phases_ms: events::Phases::default(),
         });
     }
 

@@ -1,8 +1,9 @@
 //! `wgha run`: puts the daemon together.
 //!
-//! Four threads: the protocol's, which never blocks (`daemon.rs`); the reconciler's, which changes
-//! the machine (`gateway/`); that of the sync channel (`sync/`); and this one: operators, hooks,
-//! events, files. They share bounded channels and watched levels.
+//! Five threads: the protocol's, which never blocks (`daemon.rs`); the reconciler's, which changes
+//! the machine (`gateway/`); that of the sync channel (`sync/`); that which asks the router
+//! (`evidence/`); and this one: operators, hooks, events, files. They share bounded channels and
+//! watched levels.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -17,12 +18,13 @@ use tracing::{error, info, warn};
 use wgha_proto::{Boot, LONGEST_LEASE, Node, VoteRecord, WireguardKind};
 
 use crate::cli;
-use crate::clock;
+use crate::clock::{self, Stamps};
 use crate::config::BackendChoice;
 use crate::control::server;
 use crate::daemon::{self, Daemon};
+use crate::evidence;
 use crate::gateway::ledger::Ledger;
-use crate::gateway::machine::Machine;
+use crate::gateway::machine::{Machine, Shared};
 use crate::gateway::view::SharedView;
 use crate::gateway::{Gateway, Notice, Order};
 use crate::link::Link;
@@ -105,12 +107,15 @@ async fn start(
     }
     let wireguard = choose_backends(&setup, &ledger).await?;
     let boot = boot(&state, &setup)?;
-    let handle = start_protocol(&setup, wireguard, boot)?;
+    let stamps = Stamps::default();
+    let handle = start_protocol(&setup, wireguard, boot, stamps.clone())?;
     let view = SharedView::default();
     let setup = Arc::new(setup);
     let endpoints = sync::Endpoints::default();
-    let sync = start_sync(&setup, &endpoints, &state)?;
-    let gateway = start_gateway(&setup, &ledger, &view, &endpoints, &handle)?;
+    let (sync, files) = start_sync(&setup, &endpoints, &state, &handle)?;
+    let evidence = start_evidence(&setup, &endpoints, &handle, &state)?;
+    let gateway =
+        start_gateway(&setup, &ledger, Shared { view: view.clone(), endpoints, stamps }, &handle)?;
     let (calls_tx, calls) = mpsc::channel(QUEUE);
     tokio::spawn(server::serve(listener, calls_tx));
     let me = setup.config.node();
@@ -132,6 +137,8 @@ async fn start(
         gateway,
         view,
         sync,
+        evidence,
+        files,
         calls,
     });
     app.context("cannot start the thread that keeps the state")
@@ -185,7 +192,9 @@ async fn refuse_foreign_tunnels(setup: &Setup, ledger: &Ledger) -> anyhow::Resul
 /// Decides `backend = "auto"` once and keeps the choice. Returns what this node runs, for its peers.
 async fn choose_backends(setup: &Setup, ledger: &Ledger) -> anyhow::Result<WireguardKind> {
     let mut first = None;
-    for (entry, _) in setup.tunnels() {
+    let gateway = !setup.config.node().witness;
+    // Also those whose file is not there yet.
+    for entry in setup.config.wireguard.iter().filter(|_| gateway) {
         let recorded = ledger.interface(&entry.interface).map(|i| i.backend);
         let kernel = match (entry.backend, recorded.as_deref()) {
             (BackendChoice::Kernel, _) | (BackendChoice::Auto, Some("kernel")) => true,
@@ -205,6 +214,7 @@ fn start_protocol(
     setup: &Setup,
     wireguard: WireguardKind,
     boot: Boot,
+    stamps: Stamps,
 ) -> anyhow::Result<daemon::Handle> {
     let node_config = setup.node_config(wireguard);
     let (config, keys) = (setup.config.clone(), setup.keys.clone());
@@ -226,7 +236,7 @@ fn start_protocol(
                 warn!("{address} cannot be bound, which is tried again each second: {why}");
             }
             let node = Node::new(node_config, keys, boot, clock::now());
-            let (daemon, handle) = Daemon::new(node, link);
+            let (daemon, handle) = Daemon::new(node, link, stamps);
             if handle_tx.send(Ok(handle)).is_ok() {
                 daemon.run().await;
             }
@@ -270,17 +280,40 @@ impl GatewayParts {
     }
 }
 
-/// Starts the sync channel. A witness has none.
+/// Starts the sync channel, and what keeps files the same over it. A witness has neither.
 fn start_sync(
     setup: &Setup,
     endpoints: &sync::Endpoints,
     state: &Arc<StateDir>,
-) -> anyhow::Result<Option<sync::Handle>> {
+    handle: &daemon::Handle,
+) -> anyhow::Result<(Option<sync::Handle>, Option<sync::files::Handle>)> {
+    if setup.config.node().witness {
+        return Ok((None, None));
+    }
+    let settings = sync::files::Settings::new(setup);
+    let (files, hub) = sync::files::start(settings, Arc::clone(state), handle.level.clone())
+        .context("cannot start the thread that syncs files")?;
+    let settings = sync::Settings::new(setup);
+    let sync = sync::start(settings, endpoints.clone(), hub, Arc::clone(state))
+        .context("cannot start the sync channel's thread")?;
+    Ok((Some(sync), Some(files)))
+}
+
+/// Starts the outside evidence. A witness, which takes no role over, has none.
+fn start_evidence(
+    setup: &Setup,
+    endpoints: &sync::Endpoints,
+    handle: &daemon::Handle,
+    state: &Arc<StateDir>,
+) -> anyhow::Result<Option<evidence::Handle>> {
     if setup.config.node().witness {
         return Ok(None);
     }
-    let handle = sync::start(sync::Settings::new(setup), endpoints.clone(), Arc::clone(state));
-    handle.map(Some).context("cannot start the sync channel's thread")
+    let (inputs, wanted) = (handle.inputs.downgrade(), handle.wants_evidence.clone());
+    let settings = evidence::Settings::new(&setup.config);
+    let tunnel = endpoints.received();
+    let started = evidence::start(settings, inputs, wanted, tunnel, Arc::clone(state));
+    started.map(Some).context("cannot start the thread of the evidence")
 }
 
 /// Starts the reconciler with a runtime of its own, so that neither the log's disk nor an operator
@@ -288,8 +321,7 @@ fn start_sync(
 fn start_gateway(
     setup: &Arc<Setup>,
     ledger: &Ledger,
-    view: &SharedView,
-    endpoints: &sync::Endpoints,
+    shared: Shared,
     handle: &daemon::Handle,
 ) -> anyhow::Result<GatewayParts> {
     let (orders, orders_rx) = mpsc::channel(QUEUE);
@@ -297,9 +329,8 @@ fn start_gateway(
     if setup.config.node().witness {
         return Ok(GatewayParts { orders, notices, thread: None });
     }
-    let (setup, ledger, view) = (Arc::clone(setup), ledger.clone(), view.clone());
-    let endpoints = endpoints.clone();
-    let level = handle.level.clone();
+    let (setup, ledger) = (Arc::clone(setup), ledger.clone());
+    let (level, reports) = (handle.level.clone(), handle.inputs.clone());
     let (ready_tx, ready) = std::sync::mpsc::sync_channel(1);
     let body = move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -307,10 +338,10 @@ fn start_gateway(
             .build()
             .context("cannot start the runtime")?;
         runtime.block_on(async {
-            let machine = Machine::open(&setup, ledger, view, endpoints, notices_tx.clone())?;
+            let machine = Machine::open(&setup, ledger, shared, notices_tx.clone())?;
             // Whoever waits for this has given up at worst.
             let _ = ready_tx.send(());
-            Gateway::new(machine, level, orders_rx, notices_tx).run().await;
+            Gateway::new(machine, level, orders_rx, notices_tx, reports).run().await;
             anyhow::Ok(())
         })
     };

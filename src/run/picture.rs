@@ -2,16 +2,20 @@
 
 use std::time::Duration;
 
-use wgha_proto::{LeaseSnapshot, PeerSnapshot, Role, WireguardKind};
+use wgha_proto::{LeaseSnapshot, PeerSnapshot, Role, Snapshot, Time, WireguardKind};
 
+use crate::alarm;
 use crate::clock;
 use crate::config::{self, Config};
 use crate::daemon::Picture;
 use crate::events::rfc3339;
+use crate::evidence;
 use crate::gateway::view::View;
 use crate::hooks::HookResult;
 use crate::link;
-use crate::status::{FloatingIp, Hook, Lease, Node, Path, Status, Wireguard};
+use crate::status::{
+    Evidence, EvidenceSource, FloatingIp, Hook, Lease, Node, Path, Status, Sync, Wireguard,
+};
 use crate::sync;
 
 /// The status now.
@@ -50,9 +54,19 @@ pub(super) fn status(
         sync: Vec::new(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         held_back: node.held_back.map(str::to_owned),
+        warnings: warnings(node),
         refusals: node.refusals.iter().map(|(word, n)| ((*word).to_owned(), *n)).collect(),
         link: counters(picture, view),
+        evidence: Evidence::default(),
     }
+}
+
+fn warnings(node: &Snapshot) -> Vec<String> {
+    let of = |peer: &PeerSnapshot| {
+        let name = peer.name.clone();
+        peer.alarms.clone().into_iter().map(move |alarm| alarm::text(&name, alarm))
+    };
+    node.peers.iter().flat_map(of).collect()
 }
 
 /// Adds what the sync channel knows; a witness has none.
@@ -64,6 +78,40 @@ pub(super) fn add_sync(status: &mut Status, sync: Option<&sync::Picture>) {
     }
     let refusals = sync.refusals.iter().map(|(word, count)| ((*word).to_owned(), *count));
     status.refusals.extend(refusals);
+}
+
+/// Adds what is known of outside evidence; a witness asks nobody.
+pub(super) fn add_evidence(status: &mut Status, evidence: Option<&evidence::Picture>, now: Time) {
+    let Some(picture) = evidence else { return };
+    let age = |at: Option<Time>| at.map(|at| millis(now.since(at)));
+    let source = |known: &evidence::judge::Known| EvidenceSource {
+        address: known.key.1.to_string(),
+        interface: known.key.0.clone(),
+        usual: known.usual,
+        present: known.present,
+        asked_ms: age(known.asked),
+        answered_ms: age(known.answered),
+    };
+    status.evidence = Evidence {
+        state: picture.word().to_owned(),
+        wanted: picture.wanted,
+        tunnel_ms: age(picture.tunnel),
+        sources: picture.sources.iter().map(source).collect(),
+        trouble: picture.trouble.clone(),
+    };
+}
+
+/// Adds the synced files.
+pub(super) fn add_files(status: &mut Status, files: Option<sync::files::Picture>) {
+    let Some(picture) = files else { return };
+    let row = |view: sync::files::FileView| Sync {
+        file: view.file,
+        version: view.version,
+        in_sync: view.in_sync,
+        problem: view.problem,
+    };
+    status.sync = picture.files.into_iter().map(row).collect();
+    status.link.insert("files_dropped".to_owned(), picture.dropped);
 }
 
 /// Whether a master is the only one, and by what.
@@ -125,7 +173,7 @@ fn myself(node: &config::Node, picture: &Picture) -> Node {
         paths: node
             .addresses
             .iter()
-            .map(|a| Path { address: a.send.to_string(), alive: bound(a) })
+            .map(|a| Path { address: a.send.to_string(), alive: bound(a), ..Path::default() })
             .collect(),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{Node, Status};
+use super::{Node, Path, Status};
 
 /// The widest line.
 const WIDTH: usize = 80;
@@ -12,9 +12,6 @@ const CELL: usize = 24;
 
 /// The widest name of a node.
 const NAME: usize = 16;
-
-/// From here on peers may refuse the handshakes of the other gateway (design §6, Clocks).
-const CLOCK_ALARM_MS: f64 = 1000.0;
 
 /// The status at a glance: plain text, at most 80 columns, with a final newline.
 ///
@@ -40,6 +37,9 @@ fn head(page: &mut Page, s: &Status, now: SystemTime) {
     if let Some(why) = &s.held_back {
         page.line(&format!("  held back  {why}"));
     }
+    if let Some(text) = evidence(s) {
+        page.line(&format!("  evidence   {text}"));
+    }
     page.line(&format!("  exclusive  {}", s.exclusive));
     page.line(&format!("  fencing    {}", s.fencing));
     if let Some(ms) = s.lease.expires_ms {
@@ -51,23 +51,52 @@ fn head(page: &mut Page, s: &Status, now: SystemTime) {
     page.line(&format!("  running    for {up}{version}{}", s.version));
 }
 
+/// Whether something outside answers, and what. Nothing of a witness.
+fn evidence(s: &Status) -> Option<String> {
+    let e = &s.evidence;
+    let asked = e.sources.iter().filter(|source| source.usual);
+    let names = asked.map(|source| source.address.as_str()).collect::<Vec<_>>().join(", ");
+    match (e.state.as_str(), &e.trouble) {
+        ("", _) => None,
+        ("off", _) => Some("off".to_owned()),
+        ("answered", _) if names.is_empty() => Some("clients are heard".to_owned()),
+        ("answered", _) => Some(format!("{names} answers")),
+        ("silent", _) => Some(format!("NO ANSWER from {names}")),
+        (_, Some(trouble)) => Some(format!("none: {trouble}")),
+        _ => Some("none: no router answers".to_owned()),
+    }
+}
+
 fn nodes(page: &mut Page, s: &Status) {
     let heads = ["NODE", "ROLE", "STATE", "TERM", "PRIO", "HEARD", "RTT", "LOSS", "CLOCK"];
     page.rows(&heads, s.nodes.iter().map(|n| node(n, n.name == s.node)));
     for n in s.nodes.iter().filter(|n| n.config_match == Some(false)) {
         page.line(&format!("! the config of {} differs from that of {}", n.name, s.node));
     }
-    let apart = |n: &&Node| n.clock_offset_ms.is_some_and(|ms| ms.abs() > CLOCK_ALARM_MS);
-    for n in s.nodes.iter().filter(apart) {
-        page.line(&format!("! the clock of {} is off by more than a second", n.name));
+    for warning in &s.warnings {
+        page.line(&format!("! {warning}"));
     }
-    let multi = s.nodes.iter().filter(|n| n.paths.len() > 1);
-    let paths = multi.flat_map(|n| n.paths.iter().map(move |p| (n, p)));
-    let word = |alive| if alive { "alive" } else { "silent" };
+    let worth = |n: &&Node| n.paths.len() > 1 || one_way(n);
+    let paths = s.nodes.iter().filter(worth).flat_map(|n| n.paths.iter().map(move |p| (n, p)));
     page.rows(
         &["PATH TO", "STATE", "ADDRESS"],
-        paths.map(|(n, p)| vec![n.name.clone(), word(p.alive).to_owned(), p.address.clone()]),
+        paths.map(|(n, p)| vec![n.name.clone(), path_state(p).to_owned(), p.address.clone()]),
     );
+}
+
+/// Only one direction of some path works.
+fn one_way(n: &Node) -> bool {
+    n.paths.iter().any(|p| matches!(p.broken.as_deref(), Some("receive" | "send")))
+}
+
+/// Seen from here.
+fn path_state(p: &Path) -> &'static str {
+    match (p.broken.as_deref(), p.alive) {
+        (Some("receive"), _) => "RECEIVES NOTHING",
+        (Some("send"), _) => "SENDS IN VAIN",
+        (_, true) => "alive",
+        (_, false) => "silent",
+    }
 }
 
 fn node(n: &Node, me: bool) -> Vec<String> {
@@ -93,6 +122,7 @@ fn node(n: &Node, me: bool) -> Vec<String> {
 fn node_state(n: &Node, me: bool) -> &'static str {
     match n {
         Node { last_heard_ms: None, alive: false, .. } if !me => "never heard",
+        Node { alive: false, .. } if !me && one_way(n) => "DEAF TO US",
         Node { alive: false, .. } if !me => "SILENT",
         Node { witness: true, .. } => "votes",
         Node { maintenance: true, .. } => "MAINTENANCE",
@@ -142,6 +172,9 @@ fn resources(page: &mut Page, s: &Status) {
         &["SYNC", "VERSION", "FILE"],
         sync.map(|f| vec![same(f.in_sync).to_owned(), f.version.to_string(), f.file.clone()]),
     );
+    for (file, problem) in s.sync.iter().filter_map(|f| Some((&f.file, f.problem.as_ref()?))) {
+        page.line(&format!("! {file}: {problem}"));
+    }
 }
 
 fn programs(page: &mut Page, s: &Status, now: SystemTime) {

@@ -1,5 +1,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
+use wgha_proto::PathSnapshot;
+
 use super::*;
 
 /// Every list filled, so that every field of the contract is there.
@@ -44,15 +46,23 @@ fn sample() -> Status {
             outcome: "exit 0".into(),
         }],
         claims: vec![Claim { run: vec!["aws-eip".into()], held: true, checked_at: None }],
-        sync: vec![Sync { file: "/etc/wireguard/wg0.conf".into(), version: 3, in_sync: true }],
+        sync: vec![Sync {
+            file: "/etc/wireguard/wg0.conf".into(),
+            version: 3,
+            in_sync: true,
+            problem: Some("line 7, PublicKey: missing".into()),
+        }],
         version: "0.1.0".into(),
+        warnings: vec![
+            "the clock of gw2-with-a-name-longer-than-most is off by more than a second".into(),
+        ],
         refusals: BTreeMap::from([("replayed".into(), 3), ("forged".into(), 0)]),
         ..Status::default()
     }
 }
 
 fn sample_nodes() -> Vec<Node> {
-    let path = |address: &str, alive| Path { address: address.into(), alive };
+    let path = |address: &str, alive| Path { address: address.into(), alive, ..Path::default() };
     let gw1 = Node {
         name: "gw1".into(),
         role: Some("master".into()),
@@ -167,7 +177,7 @@ fn the_json_has_the_fields_of_the_contract() {
 fn the_json_reads_back_and_extensions_are_optional() {
     let mut json = serde_json::to_value(sample()).unwrap();
     assert_eq!(serde_json::from_value::<Status>(json.clone()).unwrap(), sample());
-    for extension in ["version", "held_back", "refusals", "link"] {
+    for extension in ["version", "held_back", "refusals", "link", "evidence"] {
         json.as_object_mut().unwrap().remove(extension).unwrap();
     }
     assert!(serde_json::from_value::<Status>(json).is_ok());
@@ -204,6 +214,7 @@ wg0        kernel   up     250    31      187    203.0.113.10
 
 SYNC     VERSION  FILE
 in sync  3        /etc/wireguard/wg0.conf
+! /etc/wireguard/wg0.conf: line 7, PublicKey: missing
 
 CHECK   RESULT  DETAIL
 uplink  FAILS   no answer
@@ -249,12 +260,13 @@ fn a_peer_is_shown_as_the_protocol_sees_it() {
         rtt: Some(Duration::from_nanos(421_777)),
         loss: 1.0 / 64.0,
         clock_offset_ns: Some(-2_600_449),
+        alarms: Vec::new(),
         healthy: true,
         maintenance: false,
         ready: true,
         config_match: Some(true),
         wireguard: wgha_proto::WireguardKind::Kernel,
-        paths_alive: vec![true],
+        paths: vec![PathSnapshot { alive: true, ..PathSnapshot::default() }],
     };
     let node = Node::from_peer(&peer, &["10.0.2.10:5112".into(), "[2001:db8::2]:5112".into()]);
     assert_eq!((node.role.as_deref(), node.last_heard_ms), (Some("backup"), Some(112)));
@@ -264,4 +276,54 @@ fn a_peer_is_shown_as_the_protocol_sees_it() {
     assert_eq!(alive, [true, false], "a path that the protocol does not know is not alive");
     let silent = PeerSnapshot { last_heard: None, ..peer };
     assert_eq!(Node::from_peer(&silent, &[]).loss, None, "nothing was sent to us to be lost");
+}
+
+#[test]
+fn the_table_says_who_is_isolated_and_which_direction_is_broken() {
+    let mut status = sample();
+    let source = |address: &str, usual| EvidenceSource {
+        address: address.into(),
+        usual,
+        ..EvidenceSource::default()
+    };
+    for (state, sources, trouble, expected) in [
+        (
+            "answered",
+            vec![source("10.0.1.1", true), source("fe80::1", true)],
+            None,
+            "10.0.1.1, fe80::1 answers",
+        ),
+        ("answered", vec![source("10.0.1.1", false)], None, "clients are heard"),
+        (
+            "silent",
+            vec![source("10.0.1.1", true), source("fe80::1", false)],
+            None,
+            "NO ANSWER from 10.0.1.1",
+        ),
+        ("no-source", vec![source("10.0.1.1", false)], None, "none: no router answers"),
+        ("no-source", vec![], Some("not allowed"), "none: not allowed"),
+        ("off", vec![], None, "off"),
+    ] {
+        let trouble = trouble.map(str::to_owned);
+        status.evidence = Evidence { state: state.into(), sources, trouble, ..Evidence::default() };
+        let text = table(&status, UNIX_EPOCH);
+        assert!(text.contains(&format!("\n  evidence   {expected}\n")), "{state}: {text}");
+    }
+    let broken = |broken: &str| Path {
+        address: "10.0.2.10:5112".into(),
+        broken: Some(broken.into()),
+        ..Path::default()
+    };
+    for (word, alive, state) in [
+        ("send", true, "SENDS IN VAIN"),
+        ("receive", true, "RECEIVES NOTHING"),
+        ("send", false, "DEAF TO US"),
+    ] {
+        status.nodes[1] = Node { alive, paths: vec![broken(word)], ..status.nodes[1].clone() };
+        let text = table(&status, UNIX_EPOCH);
+        assert!(text.contains(state), "{word}: {text}");
+    }
+    status.nodes[1] = Node { alive: false, paths: vec![broken("both")], ..status.nodes[1].clone() };
+    let text = table(&status, UNIX_EPOCH);
+    assert!(text.contains("SILENT") && !text.contains("PATH TO"), "{text}");
 }

@@ -9,6 +9,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::channel::{self, Channel, Refusal};
+use super::files::Hub;
 use super::{Connected, Endpoints, Settings, View, session};
 use crate::config::Node;
 use crate::link;
@@ -21,7 +22,13 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LAST_WAIT: Duration = Duration::from_secs(5);
 
 /// Keeps a connection to `peer` for ever.
-pub(super) async fn run(settings: Arc<Settings>, peer: Node, endpoints: Endpoints, view: View) {
+pub(super) async fn run(
+    settings: Arc<Settings>,
+    peer: Node,
+    endpoints: Endpoints,
+    files: Hub,
+    view: View,
+) {
     let mut attempt = 0;
     let mut failures = 0;
     loop {
@@ -30,7 +37,7 @@ pub(super) async fn run(settings: Arc<Settings>, peer: Node, endpoints: Endpoint
                 info!("sync: connected to {}", peer.name);
                 failures = 0;
                 let connected = Connected::new(&view, &peer.name);
-                let why = session::run(channel, &endpoints).await;
+                let why = session::run(channel, &endpoints, &files).await;
                 drop(connected);
                 view.ended(&why);
                 info!("sync: connection to {} ended: {why}", peer.name);

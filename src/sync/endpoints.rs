@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use wgha_proto::{Term, Time};
 
+use super::flush::Flushes;
 use super::message::{Part, Update};
 use crate::clock;
 use crate::wireguard::PeerState;
@@ -26,6 +27,11 @@ const MAX_INTERFACES: usize = 64;
 /// A table that was not confirmed for so long may be replaced by one of an older term: the master
 /// of the newer one is gone.
 const STALE: Duration = Duration::from_secs(20);
+
+/// The master looks this often, and one look comes so much later than the one before at most.
+const PERIOD_MIN: Duration = Duration::from_millis(500);
+const PERIOD_MAX: Duration = Duration::from_secs(10);
+const PERIOD_SLACK: Duration = Duration::from_millis(500);
 
 /// What is known of a peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,10 +82,14 @@ pub struct Table {
     pub peers: Peers,
     /// When it last was all that the master knew.
     complete: Option<Time>,
+    /// The time between the last two such moments.
+    period: Duration,
     /// This node is master, and alone knows.
     acting: bool,
     /// A snapshot that is not complete yet.
     pending: Option<Peers>,
+    /// When its device was last polled in this term, and the bytes that it had received.
+    polled: Option<(Time, u64)>,
 }
 
 impl Table {
@@ -87,6 +97,19 @@ impl Table {
     #[must_use]
     pub fn age(&self) -> Option<Duration> {
         self.complete.map(|at| clock::now().since(at))
+    }
+
+    /// Whether it comes from the master and is no older than one of its looks.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        let bound = self.period.clamp(PERIOD_MIN, PERIOD_MAX) + PERIOD_SLACK;
+        self.origin == Origin::Master && self.age().is_some_and(|age| age <= bound)
+    }
+
+    fn completed(&mut self) {
+        let now = clock::now();
+        self.period = self.complete.map_or(Duration::ZERO, |before| now.since(before));
+        self.complete = Some(now);
     }
 
     fn replace(&mut self, peers: Peers) {
@@ -103,6 +126,9 @@ impl Table {
 pub struct Endpoints {
     tables: Arc<Mutex<BTreeMap<String, Table>>>,
     changed: watch::Sender<()>,
+    received: watch::Sender<Option<Time>>,
+    /// Whether others have what they were sent.
+    pub flushes: Flushes,
 }
 
 impl Endpoints {
@@ -136,6 +162,13 @@ impl Endpoints {
         self.lock().get(interface).filter(|t| t.acting).map(|t| t.term)
     }
 
+    /// Since when an authenticated packet surely came through a tunnel of this node; `None` while it
+    /// is not master.
+    #[must_use]
+    pub fn received(&self) -> watch::Receiver<Option<Time>> {
+        self.received.subscribe()
+    }
+
     /// Marked as changed with every change of any table.
     #[must_use]
     pub fn changed(&self) -> watch::Receiver<()> {
@@ -157,7 +190,7 @@ impl Endpoints {
     pub fn begin(&self, interface: &str, term: Term) {
         self.change(interface, |table| {
             (table.acting, table.term, table.origin) = (true, term, Origin::Own);
-            table.pending = None;
+            (table.pending, table.polled) = (None, None);
             true
         });
     }
@@ -165,11 +198,13 @@ impl Endpoints {
     /// This node is master no more.
     pub fn end(&self, interface: &str) {
         self.change(interface, |table| std::mem::take(&mut table.acting));
+        self.received.send_if_modified(|at| at.take().is_some());
     }
 
     /// What the master's own device says: its endpoints are the truth; a handshake that it does not
     /// know was with the master before.
     pub fn publish(&self, interface: &str, term: Term, states: &[PeerState]) {
+        let mut since = None;
         self.change(interface, |table| {
             if !table.acting || table.term != term {
                 return false;
@@ -186,9 +221,16 @@ impl Endpoints {
             };
             let peers = states.iter().take(MAX_PEERS).map(known).collect();
             table.replace(peers);
-            table.complete = Some(clock::now());
+            table.completed();
+            let bytes = states.iter().fold(0, |sum: u64, state| sum.wrapping_add(state.received));
+            let before = table.polled.replace((clock::now(), bytes));
+            // They came at some time after the last poll: what came earlier was counted then.
+            since = before.filter(|(_, counted)| bytes > *counted).map(|(at, _)| at);
             true
         });
+        if since.is_some() {
+            self.received.send_replace(since);
+        }
     }
 
     /// Takes what a master sent. False if this node knows better.
@@ -204,6 +246,15 @@ impl Endpoints {
             take(table, update.part, update.peers, &update.gone)
         });
         taken
+    }
+
+    /// This node takes what the master says, and does not have the whole of it, nor a part of the whole.
+    #[must_use]
+    pub fn lacks(&self, interface: &str) -> bool {
+        let tables = self.lock();
+        tables
+            .get(interface)
+            .is_some_and(|t| !t.acting && t.origin != Origin::Master && t.pending.is_none())
     }
 
     fn change(&self, interface: &str, change: impl FnOnce(&mut Table) -> bool) {
@@ -239,7 +290,7 @@ fn take(table: &mut Table, part: Part, peers: Peers, gone: &[PublicKey]) -> bool
             gone.iter().for_each(|key| _ = now.remove(key));
             table.replace(now);
             if whole {
-                table.complete = Some(clock::now());
+                table.completed();
             }
             true
         }
@@ -249,7 +300,7 @@ fn take(table: &mut Table, part: Part, peers: Peers, gone: &[PublicKey]) -> bool
             if last {
                 table.replace(pending);
                 table.origin = Origin::Master;
-                table.complete = Some(clock::now());
+                table.completed();
             } else {
                 table.pending = Some(pending);
             }

@@ -13,6 +13,7 @@ use tokio::time::sleep;
 use tracing::{debug, info};
 
 use super::channel::{self, Channel, Refusal};
+use super::files::Hub;
 use super::{Connected, Endpoints, Settings, View, session};
 
 /// Connections that have not shown that they hold the key: in all, and of one address.
@@ -81,6 +82,7 @@ impl Drop for Stranger {
 pub(super) struct Listener {
     pub(super) settings: Arc<Settings>,
     pub(super) endpoints: Endpoints,
+    pub(super) files: Hub,
     pub(super) view: View,
     pub(super) sessions: Sessions,
 }
@@ -130,7 +132,7 @@ impl Listener {
         info!("sync: {peer} is connected");
         let _connected = Connected::new(&self.view, &peer);
         tokio::select! {
-            why = session::run(channel, &self.endpoints) => {
+            why = session::run(channel, &self.endpoints, &self.files) => {
                 self.view.ended(&why);
                 info!("sync: connection of {peer} ended: {why}");
             }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use wgha_proto::Term;
 
 use super::endpoints::{Known, Peers};
+use super::files;
 use crate::wireguard::key::PublicKey;
 
 /// Peers in one message. At most 170 bytes each, they fit into a frame.
@@ -31,6 +32,24 @@ pub enum Message {
     Alive {},
     /// Where peers are.
     Endpoints(EndpointsMessage),
+    /// Asks for everything of the endpoints: what is there does not suffice for the differences.
+    Whole {},
+    /// To be answered when everything before it was taken.
+    Flush {
+        /// Its number.
+        number: u64,
+    },
+    /// The answer.
+    Flushed {
+        /// The number of the question.
+        number: u64,
+    },
+    /// Which versions of files the sender has.
+    Files(files::wire::List),
+    /// Asks for the content of a file.
+    FileWant(files::wire::Want),
+    /// A piece of the content of a file.
+    FilePart(files::wire::Part),
     /// A kind of a newer version.
     #[serde(other)]
     Unknown,

@@ -28,6 +28,8 @@ use crate::state::StateDir;
 pub mod channel;
 mod dial;
 pub mod endpoints;
+pub mod files;
+pub mod flush;
 mod listen;
 pub mod message;
 mod session;
@@ -158,7 +160,12 @@ impl Drop for Handle {
 /// # Errors
 ///
 /// The system has no thread for us.
-pub fn start(settings: Settings, endpoints: Endpoints, state: Arc<StateDir>) -> io::Result<Handle> {
+pub fn start(
+    settings: Settings,
+    endpoints: Endpoints,
+    files: files::Hub,
+    state: Arc<StateDir>,
+) -> io::Result<Handle> {
     store::restore(&state, &endpoints);
     let (orders, incoming) = mpsc::channel(ORDERS);
     let view = View::default();
@@ -168,7 +175,7 @@ pub fn start(settings: Settings, endpoints: Endpoints, state: Arc<StateDir>) -> 
         runtime.block_on(async {
             let (end, ended) = oneshot::channel();
             let keeper = tokio::spawn(store::keep(state, endpoints.clone(), ended));
-            run(settings, incoming, endpoints, shared).await;
+            run(settings, incoming, endpoints, files, shared).await;
             drop(end);
             if keeper.await.is_err() {
                 error!("the task that keeps the endpoints died");
@@ -184,25 +191,32 @@ async fn run(
     first: Settings,
     mut orders: mpsc::Receiver<Settings>,
     endpoints: Endpoints,
+    files: files::Hub,
     view: View,
 ) {
     let mut current = Arc::new(first);
-    let mut tasks = tasks(&current, &endpoints, &view);
+    let mut tasks = tasks(&current, &endpoints, &files, &view);
     while let Some(settings) = orders.recv().await {
         if settings != *current {
             current = Arc::new(settings);
             // Every connection made with the old settings ends with its task.
             tasks.shutdown().await;
-            tasks = self::tasks(&current, &endpoints, &view);
+            tasks = self::tasks(&current, &endpoints, &files, &view);
         }
     }
 }
 
 /// The lower name connects, the higher one listens: one connection for each pair.
-fn tasks(settings: &Arc<Settings>, endpoints: &Endpoints, view: &View) -> JoinSet<()> {
+fn tasks(
+    settings: &Arc<Settings>,
+    endpoints: &Endpoints,
+    files: &files::Hub,
+    view: &View,
+) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     for peer in settings.peers.iter().filter(|peer| settings.me < peer.name) {
-        let dial = dial::run(Arc::clone(settings), peer.clone(), endpoints.clone(), view.clone());
+        let (settings, endpoints) = (Arc::clone(settings), endpoints.clone());
+        let dial = dial::run(settings, peer.clone(), endpoints, files.clone(), view.clone());
         tasks.spawn(dial);
     }
     if settings.peers.iter().any(|peer| peer.name < settings.me) {
@@ -211,6 +225,7 @@ fn tasks(settings: &Arc<Settings>, endpoints: &Endpoints, view: &View) -> JoinSe
             let listener = listen::Listener {
                 settings: Arc::clone(settings),
                 endpoints: endpoints.clone(),
+                files: files.clone(),
                 view: view.clone(),
                 sessions: sessions.clone(),
             };

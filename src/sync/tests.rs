@@ -40,7 +40,9 @@ fn gateway(settings: Settings) -> Gateway {
     let dir = tempfile::tempdir().unwrap();
     let endpoints = Endpoints::default();
     let state = Arc::new(StateDir::open(dir.path()).unwrap());
-    Gateway { handle: start(settings, endpoints.clone(), state).unwrap(), endpoints, _dir: dir }
+    let hub = files::Hub::unattended();
+    let handle = start(settings, endpoints.clone(), hub, state).unwrap();
+    Gateway { handle, endpoints, _dir: dir }
 }
 
 fn publish(gateway: &Gateway, term: u64, port: u16) {
@@ -48,6 +50,7 @@ fn publish(gateway: &Gateway, term: u64, port: u16) {
         public_key: [1; 32],
         endpoint: Some(([192, 0, 2, 1], port).into()),
         last_handshake: None,
+        received: 0,
     };
     gateway.endpoints.begin("wg0", term);
     gateway.endpoints.publish("wg0", term, &[peer]);
@@ -82,6 +85,21 @@ fn what_the_master_knows_reaches_the_other_in_both_directions() {
     a.endpoints.end("wg0");
     publish(&b, 2, 9);
     eventually("a follows", || knows(&a, 9));
+}
+
+#[test]
+fn who_was_master_when_it_was_told_is_told_again() {
+    let nodes = [node("a", address([127, 0, 61, 9])), node("b", address([127, 0, 61, 10]))];
+    let (a, b) = (gateway(settings(&nodes, 0, 1)), gateway(settings(&nodes, 1, 1)));
+    eventually("connected", || b.handle.view().connected.contains_key("a"));
+    publish(&b, 1, 5);
+    publish(&a, 2, 7);
+    // Time for b to hear it, and to know better.
+    std::thread::sleep(Duration::from_millis(200));
+    b.endpoints.end("wg0");
+    publish(&a, 2, 8);
+    eventually("b has the whole", || b.endpoints.look("wg0").origin == endpoints::Origin::Master);
+    assert!(knows(&b, 8));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::WgError;
 use super::conf::{Table, WgConf};
 use crate::net::netlink::{MAIN_TABLE, route_key};
-use crate::net::{Family, Lifetime, Link, NetError, Netlink, Route};
+use crate::net::{Change, Family, Lifetime, Link, NetError, Netlink, Route};
 
 /// Longest wait for one answer of the kernel. It normally answers at once, but takes thousands of
 /// routes down with their link, and shares its lock with everyone who sets up links.
@@ -103,6 +103,24 @@ impl Netdev {
         Ok(())
     }
 
+    /// Addresses, link up, routes, all in one go, on a device that is down and bare. Only where the
+    /// MTU is right already.
+    pub(super) async fn raise(&self, found: &Found, conf: &WgConf) -> Result<(), WgError> {
+        let interface = found.index;
+        let address = |a: &IpNet| Change::PutAddress { interface, address: *a, deprecated: false };
+        let mut changes: Vec<Change> = conf.addresses.iter().map(address).collect();
+        changes.push(Change::SetLink { interface, up: true });
+        changes.extend(routes(interface, conf).into_iter().map(Change::AddRoute));
+        let taken = self.netlink.flight(changes).await?;
+        self.own(taken).await
+    }
+
+    /// Link down, at once.
+    pub(super) async fn lower(&self, index: u32) -> Result<(), WgError> {
+        self.netlink.flight(vec![Change::SetLink { interface: index, up: false }]).await?;
+        Ok(())
+    }
+
     /// Link down, then no address: an address would be local even on a device that is down, and
     /// the clients' way to the master would end here.
     pub(super) async fn bring_down(&self, found: &Found) -> Result<(), WgError> {
@@ -118,6 +136,11 @@ impl Netdev {
         let present = self.present(&wanted).await?;
         let missing = wanted.into_iter().filter(|r| !present.contains(&place(r))).collect();
         let taken = self.netlink.add_routes(missing).await?;
+        self.own(taken).await
+    }
+
+    /// Whether the routes in whose place there is one are ours.
+    async fn own(&self, taken: Vec<Route>) -> Result<(), WgError> {
         // Another's, unless someone set ours since the question before.
         let present = self.present(&taken).await?;
         match taken.iter().find(|r| !present.contains(&place(r))) {

@@ -27,6 +27,10 @@ pub(super) struct EmbeddedBackend {
     settled: Arc<AtomicBool>,
     /// As of the last `stage`.
     conf: Option<WgConf>,
+    /// The device when it was last seen down and staged: it can go up without another look.
+    bare: Option<Found>,
+    /// The device that was brought up.
+    raised: Option<u32>,
 }
 
 impl EmbeddedBackend {
@@ -37,6 +41,8 @@ impl EmbeddedBackend {
             source: Source::default(),
             settled: Arc::default(),
             conf: None,
+            bare: None,
+            raised: None,
         })
     }
 
@@ -60,7 +66,7 @@ impl EmbeddedBackend {
         }
     }
 
-    async fn silence(&self) -> Result<(), WgError> {
+    async fn silence_all(&self) -> Result<(), WgError> {
         let suspended = self.engine.suspend().await;
         // Whatever became of the engine, the link goes down.
         if let Some(found) = self.netdev.find_own(&Kind::Tun).await? {
@@ -81,6 +87,7 @@ impl Backend for EmbeddedBackend {
     }
 
     async fn stage(&mut self, conf: &WgConf) -> Result<(), WgError> {
+        self.bare = None;
         // A foreign device is named before the engine trips over it.
         let before = self.find().await?;
         if conf.peers.len() > EMBEDDED_PEERS {
@@ -103,7 +110,16 @@ impl Backend for EmbeddedBackend {
     }
 
     async fn up(&mut self) -> Result<(), WgError> {
+        if let (Some(found), Some(conf)) = (self.bare.take(), self.conf.clone())
+            && self.netdev.raise(&found, &conf).await.is_ok()
+            && self.engine.resume(self.source).await.is_ok()
+        {
+            self.raised = Some(found.index);
+            return Ok(());
+        }
+        // Whatever it was, the long way finds it and says so.
         let (found, _, conf) = self.required().await?;
+        self.raised = Some(found.index);
         self.netdev.bring_up(&found, &conf).await?;
         if let Err(e) = self.engine.resume(self.source).await {
             self.netdev.bring_down(&Found { up: true, ..found }).await?;
@@ -119,9 +135,17 @@ impl Backend for EmbeddedBackend {
         }
     }
 
-    async fn down(&mut self) -> Result<(), WgError> {
+    async fn silence(&mut self) -> Result<(), WgError> {
         self.settled.store(false, Ordering::Relaxed);
-        self.silence().await?;
+        let Some(index) = self.raised.take() else { return self.silence_all().await };
+        let (suspended, lowered) = tokio::join!(self.engine.suspend(), self.netdev.lower(index));
+        suspended.and(lowered)
+    }
+
+    async fn down(&mut self) -> Result<(), WgError> {
+        (self.bare, self.raised) = (None, None);
+        self.settled.store(false, Ordering::Relaxed);
+        self.silence_all().await?;
         match (&self.conf, self.engine.read().await?) {
             (Some(conf), Some(_)) => self.engine.configure(conf, Keepalives::Off).await,
             _ => Ok(()),
@@ -139,11 +163,10 @@ impl Backend for EmbeddedBackend {
             }
             _ => false,
         };
-        Ok(DeviceState {
-            exists: found.is_some(),
-            up: running || found.is_some_and(|found| found.up),
-            staged,
-        })
+        let up = running || found.as_ref().is_some_and(|found| found.up);
+        let mtu = self.conf.as_ref().map(|conf| conf.mtu);
+        self.bare = found.clone().filter(|f| !up && staged && Some(f.mtu) == mtu);
+        Ok(DeviceState { exists: found.is_some(), up, staged })
     }
 
     async fn peers(&mut self) -> Result<Vec<PeerState>, WgError> {
@@ -162,6 +185,10 @@ impl Backend for EmbeddedBackend {
             engine: Arc::clone(&self.engine),
             settled: Arc::clone(&self.settled),
         })
+    }
+
+    fn stamp_offset(&self) -> Option<i64> {
+        self.engine.stamp_offset()
     }
 
     async fn delete(&mut self) -> Result<(), WgError> {

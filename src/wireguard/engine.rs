@@ -35,6 +35,7 @@ const THREADS: usize = 4;
 pub(super) struct Engine {
     calls: mpsc::Sender<Call>,
     failure: watch::Receiver<Option<String>>,
+    stamp: watch::Receiver<Option<i64>>,
 }
 
 /// The engine as it is.
@@ -66,7 +67,9 @@ impl Engine {
         let (calls, incoming) = mpsc::channel(CALLS);
         let failed = watch::Sender::new(None);
         let failure = failed.subscribe();
-        let worker = Worker::new(interface, failed);
+        let stamped = watch::Sender::new(None);
+        let stamp = stamped.subscribe();
+        let worker = Worker::new(interface, failed, stamped);
         let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, THREADS);
         // Dropping a runtime blocks, so that its own thread does it.
         let thread = std::thread::Builder::new().name("wgha-wireguard".to_owned());
@@ -89,12 +92,17 @@ impl Engine {
         spawned.map_err(WgError::step(what))?;
         let lost = || Err(io::Error::other("its thread ended"));
         start.recv().unwrap_or_else(|_| lost()).map_err(WgError::step(what))?;
-        Ok(Self { calls, failure })
+        Ok(Self { calls, failure, stamp })
     }
 
     /// Why the engine stopped by itself.
     pub(super) fn failure(&self) -> watch::Receiver<Option<String>> {
         self.failure.clone()
+    }
+
+    /// Wall clock minus boot clock when the device was made: what its stamps come from.
+    pub(super) fn stamp_offset(&self) -> Option<i64> {
+        *self.stamp.borrow()
     }
 
     /// Makes key, port and peers what the file says; a new device is suspended, its link down.

@@ -27,6 +27,10 @@ pub(super) struct KernelBackend {
     settled: Arc<AtomicBool>,
     /// As of the last `stage`.
     conf: Option<WgConf>,
+    /// The device when it was last seen down and staged: it can go up without another look.
+    bare: Option<Found>,
+    /// The device that was brought up.
+    raised: Option<u32>,
     /// Never written: the kernel's WireGuard does not stop by itself.
     failure: watch::Sender<Option<String>>,
 }
@@ -38,6 +42,8 @@ impl KernelBackend {
             wgnl: Arc::new(Wgnl::open().map_err(WgError::step("open a generic netlink socket"))?),
             settled: Arc::default(),
             conf: None,
+            bare: None,
+            raised: None,
             failure: watch::Sender::new(None),
         })
     }
@@ -132,6 +138,7 @@ impl Backend for KernelBackend {
     fn set_source(&mut self, _: Source) {}
 
     async fn stage(&mut self, conf: &WgConf) -> Result<(), WgError> {
+        self.bare = None;
         let found = match self.find().await? {
             None => {
                 self.netdev.create_wireguard().await?;
@@ -157,7 +164,15 @@ impl Backend for KernelBackend {
     }
 
     async fn up(&mut self) -> Result<(), WgError> {
+        if let (Some(found), Some(conf)) = (self.bare.take(), self.conf.clone())
+            && self.netdev.raise(&found, &conf).await.is_ok()
+        {
+            self.raised = Some(found.index);
+            return Ok(());
+        }
+        // Whatever it was, the long way finds it and says so.
         let (found, conf) = self.required().await?;
+        self.raised = Some(found.index);
         let result = self.netdev.bring_up(&found, &conf).await;
         result.map_err(|e| port_taken(e, &conf))?;
         self.netdev.add_routes(found.index, &conf).await?;
@@ -168,7 +183,16 @@ impl Backend for KernelBackend {
         }
     }
 
+    async fn silence(&mut self) -> Result<(), WgError> {
+        self.settled.store(false, Ordering::Relaxed);
+        match self.raised.take() {
+            Some(index) => self.netdev.lower(index).await,
+            None => self.down().await,
+        }
+    }
+
     async fn down(&mut self) -> Result<(), WgError> {
+        (self.bare, self.raised) = (None, None);
         self.settled.store(false, Ordering::Relaxed);
         let Some(found) = self.netdev.find_own(&Kind::Wireguard).await? else { return Ok(()) };
         self.netdev.bring_down(&found).await?;
@@ -187,7 +211,9 @@ impl Backend for KernelBackend {
             Some(conf) => plan(&self.read().await?, conf, keepalives, Moves::Taken).is_empty(),
             None => false,
         };
-        Ok(DeviceState { exists: true, up: found.up, staged })
+        let (up, mtu) = (found.up, self.conf.as_ref().map(|conf| conf.mtu));
+        self.bare = Some(found).filter(|f| !up && staged && Some(f.mtu) == mtu);
+        Ok(DeviceState { exists: true, up, staged })
     }
 
     async fn peers(&mut self) -> Result<Vec<PeerState>, WgError> {
@@ -216,6 +242,10 @@ impl Backend for KernelBackend {
             wgnl: Arc::clone(&self.wgnl),
             settled: Arc::clone(&self.settled),
         })
+    }
+
+    fn stamp_offset(&self) -> Option<i64> {
+        None
     }
 
     async fn delete(&mut self) -> Result<(), WgError> {

@@ -70,6 +70,10 @@ pub trait Backend: Send + Sync {
     /// theirs, at its pace, and after [`Live::settle`] this call does.
     async fn up(&mut self) -> Result<(), WgError>;
 
+    /// Ends the traffic at once, and nothing else: link down, no socket. [`down`](Backend::down)
+    /// is to follow.
+    async fn silence(&mut self) -> Result<(), WgError>;
+
     /// Ends the traffic: link down, no socket, no inner address. The device stays, with its peers
     /// and endpoints. Needs no `stage` before.
     async fn down(&mut self) -> Result<(), WgError>;
@@ -82,6 +86,10 @@ pub trait Backend: Send + Sync {
 
     /// The device for those who speak to it while it is up, beside the owner of this.
     fn live(&self) -> Arc<dyn Live>;
+
+    /// The clock that stamps handshakes, where it is not the wall clock itself: nanoseconds since
+    /// 1970 minus those of the boot clock.
+    fn stamp_offset(&self) -> Option<i64>;
 
     /// Removes the device with everything it knows.
     async fn delete(&mut self) -> Result<(), WgError>;
@@ -138,6 +146,8 @@ pub struct PeerState {
     pub endpoint: Option<SocketAddr>,
     /// When the last handshake ended, by the wall clock.
     pub last_handshake: Option<SystemTime>,
+    /// Bytes of authenticated packets from it since the device was made.
+    pub received: u64,
 }
 
 /// The addresses that WireGuard's packets leave from. With one family alone given, the embedded

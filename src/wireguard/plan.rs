@@ -33,6 +33,7 @@ pub(super) struct DevicePeer {
     pub(super) keepalive: u16,
     pub(super) allowed_ips: BTreeSet<IpNet>,
     pub(super) last_handshake: Option<SystemTime>,
+    pub(super) received: u64,
 }
 
 /// What others are told of peers.
@@ -41,6 +42,7 @@ pub(super) fn peer_states(peers: Vec<DevicePeer>) -> Vec<PeerState> {
         public_key: p.public_key.0,
         endpoint: p.endpoint,
         last_handshake: p.last_handshake,
+        received: p.received,
     };
     peers.into_iter().map(state).collect()
 }

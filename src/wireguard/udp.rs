@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -11,22 +11,22 @@ use gotatun::packet::{Packet, PacketBufPool};
 use gotatun::udp::socket::{SockOpt, UdpSocket};
 use gotatun::udp::{UdpRecv, UdpSend, UdpTransportFactory, UdpTransportFactoryParams};
 use nix::sys::socket::{setsockopt, sockopt};
+use tokio::sync::watch;
 
 use super::Source;
 
 /// Room for what arrives while the process does not run, in bytes: some 50 ms at 1 Gbit/s.
 const RECEIVE_BUFFER: usize = 8 << 20;
 
-/// How often, and how many times, it is looked whether the sockets are closed.
-const CLOSE_CHECK: Duration = Duration::from_micros(200);
-const CLOSE_CHECKS: u32 = 10_000;
+/// Bound of closing the sockets.
+const CLOSE: Duration = Duration::from_secs(2);
 
 /// Opens the sockets whenever the device resumes. Clones share all of it.
 #[derive(Clone, Default)]
 pub(super) struct SourceUdp {
     source: Arc<Mutex<Source>>,
-    /// Of the sockets that are open.
-    open: Arc<Mutex<Weak<()>>>,
+    /// Its other end is held by the sockets that are open.
+    open: Arc<Mutex<Option<watch::Receiver<()>>>>,
 }
 
 impl SourceUdp {
@@ -48,14 +48,11 @@ impl SourceUdp {
     /// # Errors
     /// `TimedOut` if that does not happen.
     pub(super) async fn closed(&self) -> io::Result<()> {
-        let open = || self.open.lock().unwrap_or_else(PoisonError::into_inner).strong_count() > 0;
-        for _ in 0..CLOSE_CHECKS {
-            if !open() {
-                return Ok(());
-            }
-            tokio::time::sleep(CLOSE_CHECK).await;
-        }
-        Err(io::ErrorKind::TimedOut.into())
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(mut open) = open else { return Ok(()) };
+        // Nothing is ever said: it ends with the last sender.
+        let closed = async { while open.changed().await.is_ok() {} };
+        tokio::time::timeout(CLOSE, closed).await.map_err(|_| io::ErrorKind::TimedOut.into())
     }
 }
 
@@ -72,8 +69,8 @@ impl UdpTransportFactory for SourceUdp {
         };
         let v4 = source.v4.or(any.then_some(Ipv4Addr::UNSPECIFIED)).map(IpAddr::V4);
         let v6 = source.v6.map(IpAddr::V6);
-        let alive = Arc::new(());
-        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&alive);
+        let (alive, open) = watch::channel(());
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(open);
         let pair = Pair {
             _alive: alive,
             v4: v4.map(bind).transpose()?,
@@ -115,7 +112,7 @@ pub(super) struct Pair {
     v4: Option<UdpSocket>,
     v6: Option<UdpSocket>,
     /// Says that a socket may be open; dropped after them, as fields are in this order.
-    _alive: Arc<()>,
+    _alive: watch::Sender<()>,
 }
 
 impl Pair {

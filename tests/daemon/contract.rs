@@ -59,6 +59,7 @@ const STATUS: &[(&str, &str)] = &[
     ("hooks", "list"),
     ("claims", "list"),
     ("sync", "list"),
+    ("warnings", "strings"),
     ("refusals", "object"),
     ("link", "object"),
 ];
@@ -121,7 +122,10 @@ fn status_has_every_field_of_the_contract() {
     assert_eq!((&hook["on"], rfc3339(&hook["at"])), (&"master".into(), true), "{hook}");
     let gw2 = gw1.node("gw2");
     let address = cluster.spec("gw2").send.to_string();
-    assert_eq!(gw2["paths"], serde_json::json!([{ "address": address, "alive": true }]));
+    let path = serde_json::json!({
+        "address": address, "alive": true, "receives": true, "sends": true, "broken": null
+    });
+    assert_eq!(gw2["paths"], serde_json::json!([path]));
     assert_eq!((&gw2["priority"], &gw2["config_match"]), (&100.into(), &true.into()));
 }
 

@@ -1,13 +1,20 @@
 //! What must be true at rest: the lab's audit, and what only these tests ask.
 
-use netns_lab::{Node, WgPeer, topology};
-use serde_json::Value;
+use std::net::IpAddr;
+
+use netns_lab::{Holdings, Node, Rule, WgPeer, topology};
 
 use crate::pair::{Pair, eventually};
 
 /// The routing protocol that marks what is wgha's, and the private table of WireGuard's port.
-const OWNER: &str = "proto 151";
-const TABLE: &str = "511251820";
+const OWNER: u8 = 151;
+const TABLE: u32 = 511_251_820;
+
+/// The kernel's own rules.
+const KERNELS: [u32; 3] = [0, 32_766, 32_767];
+
+/// wgha's last rule.
+const LAST: u32 = 109;
 
 /// What is wrong with the gateways, in words.
 pub(crate) fn gateways(pair: &Pair) -> Vec<String> {
@@ -23,35 +30,37 @@ pub(crate) fn gateways(pair: &Pair) -> Vec<String> {
     let mut wrong = Vec::new();
     for node in pair.running() {
         let is_master = node.name() == master.name();
-        let mut all = holdings(pair, node, is_master);
-        all.extend(sources(pair, node, is_master));
+        let held = held(node);
+        let mut all = holdings(pair, &held, is_master);
+        all.extend(sources(pair, &held, is_master));
         all.extend(last_hook(pair, node));
         wrong.extend(all.into_iter().map(|w| format!("{}: {w}", node.name())));
     }
     for node in pair.silent() {
-        let all = holdings(pair, node, false);
+        let all = holdings(pair, &held(node), false);
         wrong.extend(all.into_iter().map(|w| format!("{} (stopped): {w}", node.name())));
     }
     wrong.extend(neighbours(pair, master));
     wrong
 }
 
+fn held(node: &Node) -> Holdings {
+    node.holdings().unwrap_or_else(|e| panic!("{}: {e:#}", node.name()))
+}
+
 /// Floating IPs and wg0: all of them on the master, none elsewhere.
-fn holdings(pair: &Pair, node: &Node, is_master: bool) -> Vec<String> {
-    let shown = run(node, "ip -o addr");
-    let held = |address: &str, dev: &str| {
-        shown
-            .lines()
-            .map(|l| l.split_whitespace().collect::<Vec<_>>())
-            .any(|w| w.get(1) == Some(&dev) && w.get(3) == Some(&address))
-    };
+fn holdings(pair: &Pair, held: &Holdings, is_master: bool) -> Vec<String> {
     let mut wrong = Vec::new();
     for (address, dev) in pair.lab.floating_ips() {
-        if held(&address, dev) != is_master {
-            wrong.push(format!("{address} on {dev}: {}", !is_master));
+        let holds = held
+            .addresses
+            .iter()
+            .any(|a| a.interface == dev && format!("{}/{}", a.address, a.prefix_len) == address);
+        if holds != is_master {
+            wrong.push(format!("{address} on {dev}: {holds}"));
         }
     }
-    if wg0_up(node) != is_master {
+    if is_up(held) != is_master {
         wrong.push(format!("wg0 up: {}", !is_master));
     }
     wrong
@@ -59,36 +68,35 @@ fn holdings(pair: &Pair, node: &Node, is_master: bool) -> Vec<String> {
 
 /// wg0 exists and is administratively up.
 pub(crate) fn wg0_up(node: &Node) -> bool {
-    let links: Value = serde_json::from_str(&run(node, "ip -j link")).expect("JSON of ip");
-    let link = links.as_array().and_then(|all| all.iter().find(|l| l["ifname"] == "wg0"));
-    link.and_then(|l| l["flags"].as_array()).is_some_and(|f| f.iter().any(|f| f == "UP"))
+    is_up(&held(node))
+}
+
+fn is_up(held: &Holdings) -> bool {
+    held.links.iter().any(|l| l.name == "wg0" && l.up)
 }
 
 /// Rules and private table are wgha's and complete on the master; else only the blackhole stands, as it does
 /// for a family without floating IP.
-fn sources(pair: &Pair, node: &Node, is_master: bool) -> Vec<String> {
+fn sources(pair: &Pair, held: &Holdings, is_master: bool) -> Vec<String> {
     let mut wrong = Vec::new();
     let options = pair.lab.cluster();
-    for (family, floating) in [("-4", options.floating_v4), ("-6", options.floating_v6)] {
+    for (v6, floating) in [(false, options.floating_v4), (true, options.floating_v6)] {
+        let family = if v6 { "IPv6" } else { "IPv4" };
         let open = is_master && floating;
-        let rules = run(node, &format!("ip -d {family} rule"));
-        let foreign = |l: &&str| {
-            let number = l.split(':').next().unwrap_or_default();
-            !matches!(number, "0" | "32766" | "32767") && !l.contains(OWNER)
-        };
-        wrong.extend(rules.lines().filter(foreign).map(|l| format!("a foreign rule: {l}")));
-        let lookup = rules.lines().any(|l| l.contains(&format!("lookup {TABLE}")));
+        let rules: Vec<&Rule> = held.rules.iter().filter(|r| r.v6 == v6).collect();
+        let foreign = |r: &&&Rule| !KERNELS.contains(&r.priority) && r.protocol != OWNER;
+        wrong.extend(rules.iter().filter(foreign).map(|r| format!("a foreign rule: {r:?}")));
+        let lookup = rules.iter().any(|r| r.lookup == Some(TABLE));
         if lookup != open {
             wrong.push(format!("a rule that looks up table {TABLE} ({family}): {lookup}"));
         }
-        let last = |l: &str| l.starts_with("109:") && l.contains("blackhole");
-        if !rules.lines().any(last) {
+        if !rules.iter().any(|r| r.priority == LAST && r.blackhole) {
             wrong.push(format!("no last rule ({family})"));
         }
-        // A table that never had a route does not exist, which `ip` calls an error.
-        let routes = run(node, &format!("ip {family} route show table {TABLE} 2>&1 || true"));
-        if routes.contains("default via") != open {
-            wrong.push(format!("table {TABLE} ({family}): {routes:?}"));
+        let mut routes = held.routes.iter().filter(|r| r.v6 == v6 && r.table == TABLE);
+        let default = routes.any(|r| r.prefix_len == 0 && r.gateway);
+        if default != open {
+            wrong.push(format!("a default route in table {TABLE} ({family}): {default}"));
         }
     }
     wrong
@@ -109,16 +117,20 @@ fn last_hook(pair: &Pair, node: &Node) -> Vec<String> {
 /// The router takes the master for the owner of the floating IPs.
 fn neighbours(pair: &Pair, master: &Node) -> Vec<String> {
     let want = netns_lab::mac(master, "eth0").expect("a MAC");
+    let router = pair.lab.router();
+    let outer = pair.lab.floating_ips().into_iter().filter(|(_, dev)| *dev == "eth0");
+    let addresses: Vec<IpAddr> = outer
+        .map(|(a, _)| a.split('/').next().unwrap_or_default().parse().expect("an address"))
+        .collect();
     let mut wrong = Vec::new();
-    for (address, _) in pair.lab.floating_ips().iter().filter(|(_, dev)| *dev == "eth0") {
-        let address = address.split('/').next().unwrap_or_default();
-        let router = pair.lab.router();
-        if !router.ping(address.parse().expect("an address")) {
-            wrong.push(format!("router: {address} does not answer"));
-        }
-        let shown = run(router, &format!("ip neigh show {address}"));
-        if !shown.contains(&want) {
-            wrong.push(format!("router: {address} is not at {want}: {}", shown.trim()));
+    for address in addresses.iter().filter(|a| !router.ping(**a)) {
+        wrong.push(format!("router: {address} does not answer"));
+    }
+    let shown = router.neighbours().expect("the router's neighbours");
+    for address in addresses {
+        let found = shown.iter().find(|n| n.address == address).map(|n| n.mac.as_str());
+        if found != Some(&want) {
+            wrong.push(format!("router: {address} is not at {want}: {found:?}"));
         }
     }
     wrong
@@ -167,20 +179,19 @@ fn renew(pair: &Pair, client: &WgPeer) {
 
 /// Addresses, rules, routes and reserved ports, without wg0's and without life times.
 pub(crate) fn network_of(node: &Node) -> Vec<String> {
-    let mut all = Vec::new();
-    for what in [
+    // All of it, as an administrator sees it, and one shell for all.
+    let looks = [
         "ip -o addr",
         "ip -4 rule",
         "ip -6 rule",
         "ip -4 route show table all",
         "ip -6 route show table all",
         "cat /proc/sys/net/ipv4/ip_local_reserved_ports",
-    ] {
-        let shown = run(node, what);
-        let lines = shown.lines().filter(|l| !l.contains("wg0"));
-        let steady = |l: &str| l.split("valid_lft").next().unwrap_or_default().trim().to_owned();
-        all.extend(lines.map(steady).filter(|l| !l.is_empty()));
-    }
+    ];
+    let shown = run(node, &looks.join(" && "));
+    let lines = shown.lines().filter(|l| !l.contains("wg0"));
+    let steady = |l: &str| l.split("valid_lft").next().unwrap_or_default().trim().to_owned();
+    let mut all: Vec<String> = lines.map(steady).filter(|l| !l.is_empty()).collect();
     all.sort();
     all
 }

@@ -71,8 +71,9 @@ fn called_back_after_a_link_cut_and_after_a_handover() {
     }
 
     follows(&pair, &gw1);
+    pair.is_ready(&gw1);
     let order = Instant::now();
-    pair.wgha(&gw2, &["handover", "--to", "gw1"]);
+    pair.hand_over(&gw2, &gw1);
     back_before_the_clients_own_time(&pair, order);
     pair.settled_on(&gw1, "after the handover");
     for client in &pair.clients {

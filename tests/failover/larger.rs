@@ -17,7 +17,8 @@ fn three_gateways() {
     pair.lab.heal_link(&gw2, true).expect("heal");
     pair.start_on(&gw1);
     pair.settled_on(&gw3, "all are back: the incumbent stays");
-    pair.wgha(&gw3, &["handover", "--to", "gw2"]);
+    pair.is_ready(&gw2);
+    pair.hand_over(&gw3, &gw2);
     pair.settled_on(&gw2, "handover to the one that was named");
     pair.end();
 }

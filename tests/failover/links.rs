@@ -40,13 +40,13 @@ fn deaf_or_mute() {
     pair.is_master(&gw2, "gw1 is mute");
     pair.lab.heal(mute).expect("heal");
     pair.settled_on(&gw2, "gw1 is heard again: the incumbent stays");
-    // What a deaf backup takes for silence it may answer by taking over, while nothing outside tells it that it is
-    // the isolated one. It must not last.
+    // No router answers it either: it knows that it is the isolated one.
     let deaf = pair.lab.inject(vec![Filter::deaf("gw1")]).expect("cut");
     std::thread::sleep(heartbeat() * 12);
     assert_eq!(pair.status(&gw2)["role"], "master", "a deaf backup displaces nobody");
+    pair.says(&pair.gateway(1), "backup", "isolated");
     pair.lab.heal(deaf).expect("heal");
-    pair.settled("gw1 hears again");
+    pair.settled_on(&gw2, "gw1 hears again");
     pair.end();
 }
 

@@ -7,14 +7,22 @@
 
 mod audit;
 mod clients;
+mod clock;
+mod files;
+mod handover;
 mod ipv6;
+mod isolation;
 mod larger;
 mod leases;
 mod links;
 mod meddling;
+mod nat;
 mod operator;
 mod pair;
 mod reload;
 mod scripts;
 mod signals;
+mod silence;
+mod source;
 mod trouble;
+mod uplink;

@@ -74,7 +74,7 @@ fn wg0_down_deleted_stripped() {
             && backup.sh("ip link show wg0").is_ok();
         if good { Vec::new() } else { vec![pair.wgha(&backup, &["status"])] }
     });
-    pair.wgha(&master, &["handover", "--to", backup.name()]);
+    pair.hand_over(&master, &backup);
     pair.settled_on(&backup, "handover to where wg0 was deleted");
     pair.end();
 }
@@ -102,7 +102,8 @@ fn interface_removed_and_back() {
     ))
     .expect("addresses");
     pair.settled_on(&gw2, "the interface is back");
-    pair.wgha(&gw2, &["handover", "--to", "gw1"]);
+    pair.is_ready(&gw1);
+    pair.hand_over(&gw2, &gw1);
     pair.settled_on(&gw1, "handover to where the interface is back");
     // Down on the backup, down on the master.
     run(&gw2, "ip link set eth1 down");

@@ -1,6 +1,7 @@
 //! Orders of an operator.
 
 use netns_lab::Lab;
+use serde_json::Value;
 
 use crate::audit;
 use crate::pair::{Pair, eventually};
@@ -9,13 +10,22 @@ use crate::pair::{Pair, eventually};
 fn handover_by_command() {
     let pair = Pair::start();
     let (gw1, gw2) = (pair.gateway(1), pair.gateway(2));
-    let said = pair.wgha(&gw1, &["handover"]);
+    let said = pair.hand_over(&gw1, &gw2);
     assert!(said.contains("gw2 is master now"), "{said}");
     // One that may take WireGuard's own time: the client pings on and finds the new gateway by itself.
     audit::answers_soon(&pair.clients[0], "after a handover");
     pair.settled_on(&gw2, "handover");
-    pair.wgha(&gw2, &["handover", "--to", "gw1"]);
+    pair.hand_over(&gw2, &gw1);
     pair.settled_on(&gw1, "handover back");
+    // The other tests look over the control socket; this is what an operator sees.
+    for node in [&gw1, &gw2] {
+        let told: Value =
+            serde_json::from_str(&pair.wgha(node, &["status", "--json"])).expect("JSON");
+        let asked = pair.status(node);
+        for field in ["node", "role", "term", "reason", "master", "floating_ips"] {
+            assert_eq!(told[field], asked[field], "{field} of {}", node.name());
+        }
+    }
     pair.end();
 }
 

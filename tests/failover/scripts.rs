@@ -33,10 +33,10 @@ fn post_up_and_post_down_once_a_takeover() {
         std::fs::write(node.dir().join("etc-wireguard/wg0.conf"), &conf).expect("wg0.conf");
         pair.wgha(node, &["reload"]);
     }
-    pair.wgha(&gw1, &["handover"]);
+    pair.hand_over(&gw1, &gw2);
     pair.settled_on(&gw2, "the first takeover with scripts");
     wait_lines(&gw2, &["up wg0"], "gw2 took over");
-    pair.wgha(&gw2, &["handover"]);
+    pair.hand_over(&gw2, &gw1);
     pair.settled_on(&gw1, "and back");
     wait_lines(&gw2, &["up wg0", "pre wg0", "down wg0"], "gw2 gave up");
     let before = lines(&gw1);

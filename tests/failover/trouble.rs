@@ -20,7 +20,7 @@ fn port_of_wireguard_taken() {
     pair.settled_on(&gw1, "the port is taken on gw2");
     drop(taken);
     pair.says(&gw2, "backup", "");
-    pair.wgha(&gw1, &["handover"]);
+    pair.hand_over(&gw1, &gw2);
     pair.settled_on(&gw2, "the port is free again");
     pair.end();
 }
@@ -38,7 +38,7 @@ fn device_of_another_kind() {
     pair.settled_on(&gw2, "wg0 is a bridge on gw1");
     run(&gw1, "ip link del wg0");
     pair.says(&gw1, "backup", "");
-    pair.wgha(&gw2, &["handover"]);
+    pair.hand_over(&gw2, &gw1);
     pair.settled_on(&gw1, "the bridge is gone");
     pair.end();
 }

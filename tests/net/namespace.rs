@@ -108,13 +108,20 @@ impl Drop for Ns {
 
 /// `ip ARGUMENTS` in the namespace of this thread.
 pub(crate) fn ip(arguments: &str) -> String {
-    let output = Command::new("ip")
-        .args(arguments.split_whitespace())
-        .output()
-        .expect("the program ip (install iproute2)");
+    run("ip", "iproute2", arguments)
+}
+
+/// `nft ARGUMENTS` in the namespace of this thread.
+pub(crate) fn nft(arguments: &str) -> String {
+    run("nft", "nftables", arguments)
+}
+
+fn run(program: &str, package: &str, arguments: &str) -> String {
+    let output = Command::new(program).args(arguments.split_whitespace()).output();
+    let output = output.unwrap_or_else(|e| panic!("{program} (install {package}): {e}"));
     let (out, err) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "ip {arguments}: {err}");
+    assert!(output.status.success(), "{program} {arguments}: {err}");
     out.into_owned()
 }
 

@@ -8,7 +8,7 @@ use wgha::net::source::{self, SourcePlan};
 use wgha::net::watch::Watch;
 use wgha::net::{Lifetime, Netlink, address};
 
-use crate::namespace::{Ns, as_root, ip};
+use crate::namespace::{Ns, as_root, ip, nft};
 
 const QUIET: Duration = Duration::from_millis(300);
 /// Changes in a burst.
@@ -57,6 +57,12 @@ fn every_kind_of_change_is_told_and_then_it_is_quiet() {
             ] {
                 assert!(timeout(QUIET, watch.changed()).await.is_err(), "noise before {change}");
                 ip(change);
+                timeout(PATIENCE, watch.changed()).await.expect(change).unwrap();
+                while timeout(QUIET, watch.changed()).await.is_ok() {}
+            }
+            for change in ["add table inet own", "flush ruleset"] {
+                assert!(timeout(QUIET, watch.changed()).await.is_err(), "noise before {change}");
+                nft(change);
                 timeout(PATIENCE, watch.changed()).await.expect(change).unwrap();
                 while timeout(QUIET, watch.changed()).await.is_ok() {}
             }
@@ -125,11 +131,14 @@ fn putting_things_right_comes_to_rest() {
             };
             let mut watch = Watch::open().unwrap();
             settle(&mut watch).await;
-            for wreck in ["addr del 10.0.0.10/32 dev eth0", "-4 rule flush"] {
+            for wreck in ["addr del 10.0.0.10/32 dev eth0", "-4 rule flush", "nft flush ruleset"] {
                 address::claim(&nl, &vip).await.unwrap();
                 source::install(&nl, &plan).await.unwrap();
                 while timeout(QUIET, watch.changed()).await.is_ok() {}
-                ip(wreck);
+                match wreck.strip_prefix("nft ") {
+                    Some(change) => nft(change),
+                    None => ip(wreck),
+                };
                 let (mut looks, mut repairs) = (0, 0);
                 while timeout(QUIET, watch.changed()).await.is_ok() {
                     looks += 1;

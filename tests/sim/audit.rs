@@ -286,7 +286,7 @@ impl Audit {
                 watched.unable = matches!(ability, wgha_proto::Ability::Unable(_));
                 watched.able_since = now;
             }
-            Report::Entered(_) => {}
+            Report::Entered(_) | Report::Examined(..) | Report::Flushed(_) => {}
         }
     }
 
@@ -564,7 +564,7 @@ impl Audit {
             Event::Votes(votes) => w.hosts[host].disk.votes = Some(votes.clone()),
             Event::Reassert { .. } => w.stats.add(Situation::Reassert),
             Event::Withdrew(_) => w.stats.add(Situation::SplitVote),
-            Event::Peer { .. } | Event::Stopped => {}
+            Event::Peer { .. } | Event::Alarm { .. } | Event::Stopped => {}
         }
     }
 

@@ -4,7 +4,7 @@
 //! `effects` is what an outsider could see of mastership: it stands from the first moment of entering
 //! until the last of leaving. `serving` is narrower: entering is complete and leaving has not begun.
 
-use wgha_proto::{Ability, Report, Role, Term};
+use wgha_proto::{Ability, Doubt, Errand, Report, Role, RoleLevel, Term};
 
 use crate::options::{MS, Nanos, Options};
 use crate::rng::Rng;
@@ -19,6 +19,7 @@ enum Work {
     Keep(Term),
     Leave(Term),
     Rest,
+    Errand,
 }
 
 /// How the model deviates from what `src/gateway` promises. Only the tests that prove that a
@@ -44,6 +45,9 @@ pub(crate) struct Gateway {
     told: Ability,
     work: Option<(Work, Nanos)>,
     wanted: Option<Term>,
+    /// What a handover asks for, and whether that was done.
+    errand: Option<Errand>,
+    errand_done: bool,
     /// The term of the level, and the last for which `Left` was said.
     level_term: Term,
     clear: Option<Term>,
@@ -71,6 +75,8 @@ impl Gateway {
             told: Ability::Unknown,
             work: None,
             wanted: None,
+            errand: None,
+            errand_done: false,
             level_term: 0,
             clear: None,
             look_at: 0,
@@ -107,9 +113,20 @@ impl Gateway {
     }
 
     /// The latest level. An entering that is no longer wanted may end early.
-    pub(crate) fn follow(&mut self, now: Nanos, role: Role, term: Term, rng: &mut Rng) {
-        let wanted = (role == Role::Master).then_some(term);
+    pub(crate) fn follow(&mut self, now: Nanos, level: &RoleLevel, rng: &mut Rng) {
+        let term = level.term;
+        let wanted = (level.role == Role::Master).then_some(term);
+        let other_errand = self.errand != level.errand;
+        if other_errand {
+            self.errand.clone_from(&level.errand);
+            self.errand_done = false;
+            self.look_at = now;
+        }
         let same = wanted == self.wanted && term == self.level_term;
+        // An errand holds nothing up.
+        if (other_errand || !same) && matches!(self.work, Some((Work::Errand, _))) {
+            self.work = None;
+        }
         self.level_term = term;
         if same {
             return;
@@ -150,6 +167,10 @@ impl Gateway {
     }
 
     fn begin(&mut self, now: Nanos, o: &Options, rng: &mut Rng) -> Option<Report> {
+        if let Some(takes) = self.errand_takes(o, rng) {
+            self.work = Some((Work::Errand, now + takes));
+            return None;
+        }
         let (work, takes) = match (self.acting, self.wanted) {
             (Some(term), Some(want)) if term == want && self.failed != Some(term) => {
                 (Work::Keep(term), rng.within(1, MS))
@@ -178,9 +199,37 @@ impl Gateway {
                     return Some(self.left(term));
                 }
             }
-            Work::Keep(_) | Work::Rest => {}
+            Work::Keep(_) | Work::Rest | Work::Errand => {}
         }
         None
+    }
+
+    /// How long the errand takes that is to be run now.
+    fn errand_takes(&self, o: &Options, rng: &mut Rng) -> Option<Nanos> {
+        let errand = self.errand.as_ref().filter(|_| !self.errand_done)?;
+        let calm = match (self.acting, self.wanted) {
+            (Some(term), Some(want)) => term == want && self.failed != Some(term),
+            (None, None) => self.clear == Some(self.level_term),
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        let takes = match errand {
+            Errand::Examine { .. } => rng.within(1, 10 * MS),
+            // Sometimes longer than the master waits.
+            Errand::Flush { .. } if rng.permille(50) => o.handover_timeout,
+            Errand::Flush { .. } => rng.within(1, 10 * MS),
+        };
+        calm.then_some(takes)
+    }
+
+    fn errand_done(&mut self) -> Option<Report> {
+        self.errand_done = true;
+        match self.errand.clone()? {
+            Errand::Examine { id, .. } => {
+                let fit = self.ability == Ability::Ready;
+                Some(Report::Examined(id, if fit { Ok(()) } else { Err(Doubt::NotStaged) }))
+            }
+            Errand::Flush { id, .. } => Some(Report::Flushed(id)),
+        }
     }
 
     fn complete(&mut self, work: Work, now: Nanos, o: &Options) -> Option<Report> {
@@ -212,6 +261,7 @@ impl Gateway {
                 // With `LeftEarly` this was said already.
                 if self.acting == Some(term) { Some(self.left(term)) } else { None }
             }
+            Work::Errand => self.errand_done(),
             Work::Rest => None,
         }
     }
@@ -223,7 +273,8 @@ impl Gateway {
         }
         self.effects &= self.manner == Manner::NeverLeaves;
         self.failed = None;
-        self.look_at = now + o.detection() / 2;
+        let errand = self.errand.is_some() && !self.errand_done;
+        self.look_at = if errand { now } else { now + o.detection() / 2 };
         // Being master may have begun and ended unseen.
         if self.clear != Some(self.level_term) {
             self.clear = Some(self.level_term);

@@ -508,9 +508,8 @@ impl World {
             return;
         }
         process.level.clone_from(process.node.level());
-        let (role, term) = (process.level.role, process.level.term);
         if !h.witness {
-            h.gateway.follow(now, role, term, &mut self.rng);
+            h.gateway.follow(now, &process.level, &mut self.rng);
             self.set_gateway(host);
         }
     }

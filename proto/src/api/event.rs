@@ -41,6 +41,15 @@ pub enum Event {
         /// Done, or why not.
         result: Result<(), String>,
     },
+    /// What costs clients their instant return began or ended. Once for each change.
+    Alarm {
+        /// The other gateway.
+        name: NodeName,
+        /// What it is.
+        alarm: Alarm,
+        /// It began.
+        on: bool,
+    },
     /// The highest term known grew: keep it on disk.
     HighestTerm(Term),
     /// Maintenance was switched: keep it on disk.
@@ -52,6 +61,18 @@ pub enum Event {
     Votes(VoteRecord),
     /// [`Command::Stop`](super::Command::Stop) is complete.
     Stopped,
+}
+
+/// What makes clients refuse a gateway's handshakes after a change of role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alarm {
+    /// Clocks that stamp handshakes are more than a second apart.
+    Clock {
+        /// The other's minus mine, in nanoseconds.
+        offset_ns: i64,
+    },
+    /// The other runs another implementation of WireGuard, which stamps 27 s apart.
+    Wireguard,
 }
 
 /// Why the role changed. One variant, one word in log and events, one test.

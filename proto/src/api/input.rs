@@ -47,6 +47,23 @@ pub enum Report {
     Failed(Term, String),
     /// Whether this gateway could serve, apart from its health checks.
     Ability(Ability),
+    /// The answer to [`Errand::Examine`](super::Errand::Examine) of this number.
+    Examined(u32, Result<(), Doubt>),
+    /// The answer to [`Errand::Flush`](super::Errand::Flush) of this number: the successor has it all.
+    Flushed(u32),
+}
+
+/// What a gateway that is asked to take the role finds against doing so at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// A WireGuard interface, or an interface for a floating IP, is not as it should be.
+    NotStaged,
+    /// Another program has WireGuard's port.
+    PortTaken,
+    /// The master cannot tell it where clients are. `force` passes over that.
+    NotInSync,
+    /// What it knows of the clients is older than one poll of the master. `force` passes over that.
+    StaleEndpoints,
 }
 
 /// Whether a gateway could serve.

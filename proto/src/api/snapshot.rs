@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{NodeName, Role, RoleLevel, Term, WireguardKind};
+use super::{Alarm, NodeName, Role, RoleLevel, Term, WireguardKind};
 use crate::time::Time;
 
 /// A picture of the node for `wgha status`.
@@ -70,6 +70,8 @@ pub struct PeerSnapshot {
     pub loss: f64,
     /// Its wall clock minus mine, in nanoseconds.
     pub clock_offset_ns: Option<i64>,
+    /// What makes clients refuse handshakes after a change of role between us.
+    pub alarms: Vec<Alarm>,
     /// Its checks pass.
     pub healthy: bool,
     /// Maintenance.
@@ -80,6 +82,42 @@ pub struct PeerSnapshot {
     pub config_match: Option<bool>,
     /// Its WireGuard implementation.
     pub wireguard: WireguardKind,
-    /// For each path to it: it says that it heard me on it within its detection time.
-    pub paths_alive: Vec<bool>,
+    /// For each path to it, in order.
+    pub paths: Vec<PathSnapshot>,
+}
+
+/// A picture of one path to a peer, by the last detection time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PathSnapshot {
+    /// Both directions work.
+    pub alive: bool,
+    /// Authentic datagrams of the peer come on it.
+    pub receives: bool,
+    /// What I send on it arrives, as the peer says; `None`: it says nothing.
+    pub sends: Option<bool>,
+    /// The direction that does not work, if one is known.
+    pub broken: Option<Broken>,
+}
+
+/// A direction of a path, seen from this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// What the peer sends on it does not come.
+    Receive,
+    /// What I send on it does not arrive.
+    Send,
+    /// Neither works, though the peer is heard on another path, or was heard.
+    Both,
+}
+
+impl Broken {
+    /// The direction in one word, as in status.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Broken::Receive => "receive",
+            Broken::Send => "send",
+            Broken::Both => "both",
+        }
+    }
 }

@@ -93,3 +93,45 @@ fn the_clock_filter_trusts_the_shortest_round_trip() {
     }
     assert_eq!(filter.offset_ns(), Some(700));
 }
+
+#[test]
+fn clocks_apart_table() {
+    // (offset in ms, apart after it), one after the other.
+    let table = [
+        (0, false),
+        (999, false),
+        (-999, false),
+        (1000, true),
+        (900, true),
+        (-900, true),
+        (-800, true),
+        (799, false),
+        (900, false),
+        (-1000, true),
+        (-12_000, true),
+        (0, false),
+    ];
+    let mut watch = ClockWatch::default();
+    for (ms, apart) in table {
+        let before = watch.apart;
+        assert_eq!(watch.look(ms * 1_000_000), before != apart, "{ms} ms is told once");
+        assert_eq!(watch.apart, apart, "{ms} ms");
+    }
+    assert!(watch.look(i64::MIN));
+}
+
+#[test]
+fn one_slow_answer_does_not_move_the_clock() {
+    let ms = Duration::from_millis;
+    let mut filter = ClockFilter::default();
+    assert_eq!(filter.offset_ns(), None);
+    filter.add(ms(1), 100);
+    // Its way there took much longer than its way back.
+    filter.add(ms(3000), 1_500_000_000);
+    assert_eq!(filter.offset_ns(), Some(100));
+    // A clock that was set is believed when the samples from before are gone.
+    for _ in 0..8 {
+        filter.add(ms(2), 12_000_000_000);
+    }
+    assert_eq!(filter.offset_ns(), Some(12_000_000_000));
+}

@@ -6,7 +6,7 @@
 use super::{Node, Stopping};
 use crate::api::{Command, Event, Reason, Refused};
 use crate::election::State;
-use crate::handover::{Cause, Step};
+use crate::handover::Cause;
 
 impl Node {
     /// A node that stops takes no further orders: it already gives up all that it has.
@@ -91,7 +91,7 @@ impl Node {
             }
         }
         let leaving_for_it = self.outgoing.as_mut().filter(|outgoing| {
-            !on && outgoing.cause == Cause::Maintenance && outgoing.step == Step::Asking
+            !on && outgoing.cause == Cause::Maintenance && outgoing.is_reversible()
         });
         if let Some(outgoing) = leaving_for_it {
             // Nothing was given up yet: the master stays.
@@ -122,7 +122,7 @@ impl Node {
     fn give_up(&mut self, to: Option<usize>, force: bool, cause: Cause) {
         match (&mut self.outgoing, to) {
             // One handover at a time: this one now ends as the graver cause demands.
-            (Some(outgoing), _) if outgoing.step == Step::Asking => outgoing.cause = cause,
+            (Some(outgoing), _) if outgoing.is_reversible() => outgoing.cause = cause,
             (Some(_), _) => {}
             (None, Some(to)) => self.ask(to, force, cause),
             (None, None) => self.leave_for(cause),

@@ -100,6 +100,7 @@ impl Node {
             // master, but must not go on naming it.
             best.filter(|peer| peer.alive).map(|peer| peer.config.name.clone())
         };
+        self.level.errand = self.errand();
     }
 
     /// What time alone ends.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::api::{Reason, Term};
+use crate::api::{Doubt, Reason, Term};
 use crate::time::Time;
 use crate::wire::Tag;
 use crate::wire::body::Echo;
@@ -43,11 +43,23 @@ pub(super) enum Stopping {
 }
 
 /// A handover to me was asked for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Incoming {
     pub(super) peer: usize,
     pub(super) session: [u8; 16],
     pub(super) manual: bool,
+    /// The request's id and whether it has force.
+    pub(super) id: u32,
+    pub(super) force: bool,
+    /// What both sides are, as compared when it came.
+    pub(super) same_wireguard: bool,
+    pub(super) same_config: bool,
+    /// The number of the errand that looks.
+    pub(super) errand: u32,
+    /// What it found.
+    pub(super) examined: Option<Result<(), Doubt>>,
+    /// Until when the machine is kept ready for the role to come.
+    pub(super) expected_until: Time,
 }
 
 /// How long not to try a handover of my own accord again.
@@ -63,7 +75,10 @@ pub(super) struct Releasing {
     pub(super) term: Term,
     pub(super) successor: Tag,
     pub(super) sequence: u32,
+    /// Until when it is said.
     pub(super) until: Time,
+    /// Until when the role is left to the successor.
+    pub(super) reserved_until: Time,
     pub(super) repeat_at: Time,
     pub(super) repeats: u32,
 }

@@ -186,6 +186,9 @@ impl Node {
         session.mark(header.path, header.counter);
         let newest = session.advance(body.number, now);
         peer.last_heard = Some(now);
+        if let Some(at) = peer.path_heard.get_mut(usize::from(header.path)) {
+            *at = Some(now);
+        }
         // Late ones may report what stays true (a term, a yield, a release), but are no sign of life:
         // an attacker may have held them back (§5, Late).
         let Some((sent_at, age)) = sent else {

@@ -40,11 +40,14 @@ impl Node {
         self.releases = self.releases.saturating_add(1);
         // Longer is of no use: by then whoever did not hear it has counted me as silent.
         let until = self.now + self.config.detection();
+        // Whoever is named acts at once or not at all: clients do not wait longer than for the rest.
+        let reserved_until = self.now + self.config.detection().min(self.config.handover_timeout);
         self.release = Some(Releasing {
             term,
             successor,
             sequence: self.releases,
             until,
+            reserved_until,
             repeat_at: self.now + REPEAT,
             repeats: 0,
         });
@@ -55,7 +58,7 @@ impl Node {
         // Whoever hears the release acts at once, so I must not stand up again before its claim can
         // have come.
         let heirs = successor != NOBODY || self.peers.iter().any(Peer::is_candidate);
-        let reserved = if heirs { until } else { self.now };
+        let reserved = if heirs { reserved_until } else { self.now };
         self.step(Input::Left, self.level.reason.clone());
         self.vacate(Reason::MasterReleased(self.config.name.clone()), reserved);
         self.queue_all();

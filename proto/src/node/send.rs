@@ -170,7 +170,7 @@ impl Node {
             release: self.release.map(|r| Release {
                 term: r.term,
                 successor: r.successor,
-                remaining_ms: self.release_remaining(r.until),
+                remaining_ms: self.release_remaining(r.reserved_until),
                 sequence: r.sequence,
             }),
             handover: self.handover_step(index),

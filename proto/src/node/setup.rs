@@ -26,6 +26,7 @@ impl Node {
             term: boot.highest_term,
             reason: Reason::Started,
             master: None,
+            errand: None,
         };
         let cluster = config.cluster.clone();
         let peers =
@@ -70,6 +71,7 @@ impl Node {
             outgoing: None,
             next_handover_id: 1,
             incoming: None,
+            next_errand: 1,
             no_preempt: None,
             backoff: Backoff::default(),
             release: None,

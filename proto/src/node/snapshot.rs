@@ -1,9 +1,16 @@
 //! The picture for status.
 
+use std::time::Duration;
+
 use super::Node;
-use crate::api::{LeaseSnapshot, PeerSnapshot, Snapshot, WireguardKind};
+use super::receive::micros_of;
+use crate::api::{
+    Alarm, LeaseSnapshot, PathIndex, PathSnapshot, PeerSnapshot, Snapshot, WireguardKind,
+};
+use crate::direction::Signs;
 use crate::peer::Peer;
 use crate::time::Time;
+use crate::wire::MAX_PATHS;
 use crate::wire::body::same_config;
 
 impl Node {
@@ -65,16 +72,36 @@ impl Node {
                 .and_then(|s| s.lost())
                 .map_or(0.0, |lost| f64::from(lost) / 64.0),
             clock_offset_ns: peer.clock.offset_ns(),
+            alarms: alarms(peer),
             healthy: said.is_some_and(|said| said.flags.healthy),
             maintenance: said.is_some_and(|said| said.flags.maintenance),
             ready: said.is_some_and(|said| said.flags.ready),
             config_match: said.map(|said| same_config(&said.fingerprint, &self.config.fingerprint)),
             wireguard: said.map_or(WireguardKind::None, |said| said.wireguard),
-            paths_alive: (0..peer.config.paths.min(crate::wire::MAX_PATHS))
-                .map(|path| {
-                    peer.alive && said.is_some_and(|said| said.paths_heard & (1 << path) != 0)
-                })
+            paths: (0..peer.config.paths.min(MAX_PATHS))
+                .map(|path| self.picture_of_path(peer, path, now))
                 .collect(),
         }
     }
+
+    fn picture_of_path(&self, peer: &Peer, path: PathIndex, now: Time) -> PathSnapshot {
+        let said = peer.said.as_ref().map(|(said, _)| said);
+        let theirs = said
+            .map_or(Duration::ZERO, |said| micros_of(said.interval_us) * u32::from(said.misses));
+        let detection = self.config.detection().max(theirs);
+        let lately = |at: &Option<Time>| at.is_some_and(|at| now.since(at) < detection);
+        let signs = Signs {
+            heard: peer.path_heard.get(usize::from(path)).is_some_and(lately),
+            heard_any: peer.path_heard.iter().any(lately),
+            timely: peer.alive,
+            said: said.is_some_and(|said| said.paths_heard & (1 << path) != 0),
+        };
+        signs.path()
+    }
+}
+
+fn alarms(peer: &Peer) -> Vec<Alarm> {
+    let offset_ns = peer.clock.offset_ns().filter(|_| peer.clock_watch.apart);
+    let clock = offset_ns.map(|offset_ns| Alarm::Clock { offset_ns });
+    clock.into_iter().chain(peer.wireguard_differs.then_some(Alarm::Wireguard)).collect()
 }

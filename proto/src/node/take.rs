@@ -8,7 +8,7 @@ use ring::digest;
 use super::lease::Votes;
 use super::receive::micros_of;
 use super::{Node, Vacancy};
-use crate::api::{Event, Reason, Role, Term};
+use crate::api::{Alarm, Event, Reason, Role, Term, WireguardKind};
 use crate::election::State;
 use crate::peer::Claim;
 use crate::time::Time;
@@ -51,6 +51,7 @@ impl Node {
             peer.said = Some((body, now));
         }
         self.take_lease(index, &Votes { fields: lease, release, number });
+        self.watch_stamps(index);
         if !outdid && self.outdoes(index) {
             self.outdone_at = Some(now);
         }
@@ -185,6 +186,29 @@ impl Node {
         }
         let name = peer.config.name.clone();
         self.event(Event::Peer { name, alive });
+    }
+
+    /// Whether clients would take handshakes of both of us one after the other. A difference keeps
+    /// nobody out: it is told, and (of the implementation) stands against a handover.
+    fn watch_stamps(&mut self, index: usize) {
+        let mine = self.config.wireguard;
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        let Some((said, _)) = &peer.said else { return };
+        let name = peer.config.name.clone();
+        // Without WireGuard there is nothing to stamp.
+        let both = mine != WireguardKind::None && said.wireguard != WireguardKind::None;
+        let differs = both && said.wireguard != mine;
+        let implementation = std::mem::replace(&mut peer.wireguard_differs, differs) != differs;
+        let offset_ns = peer.clock.offset_ns().filter(|_| both).unwrap_or(0);
+        let clock = peer.clock_watch.look(offset_ns);
+        let apart = peer.clock_watch.apart;
+        if implementation {
+            let alarm = Alarm::Wireguard;
+            self.event(Event::Alarm { name: name.clone(), alarm, on: differs });
+        }
+        if clock {
+            self.event(Event::Alarm { name, alarm: Alarm::Clock { offset_ns }, on: apart });
+        }
     }
 
     /// Whoever gave the role up by an operator's wish is a better master again when it leaves

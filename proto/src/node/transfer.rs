@@ -1,19 +1,19 @@
 //! Giving the role up and getting it: handovers, and when to start one (docs/protocol.md §9).
 //!
 //! ```text
-//!   outgoing, at the master:  Asking ──ready──► Leaving ──Left──► Released ──claim──► done
-//!                               │ refused, no answer, left          │ no claim in time
-//!                               ▼                                   ▼
-//!                             called off: still master            called off: by election
+//!   outgoing, at the master:  Asking ──ready──► Flushing ──► Leaving ──Left──► Released ──claim──► done
+//!                               │ refused,        │ left                         │ no claim in time
+//!                               ▼ no answer, left ▼                              ▼
+//!                             called off: still master                       called off: by election
 //! ```
 //!
-//! Until `ready` nothing is given up; from then on there is no way back but an election, so that never
+//! Until `Leaving` nothing is given up; from then on there is no way back but an election, so that never
 //! two gateways act.
 
 use std::time::Duration;
 
 use super::{Incoming, Node};
-use crate::api::{Ability, Event, Reason, Role};
+use crate::api::{Ability, Doubt, Errand, Event, Reason, Role};
 use crate::election::{Input, State};
 use crate::handover::{Cause, Fitness, Objection, Outgoing, Step};
 use crate::peer::Peer;
@@ -21,6 +21,9 @@ use crate::wire::body::{Body, Handover, same_config};
 
 /// What must arrive soon is said again after this.
 pub(super) const REPEAT: Duration = Duration::from_millis(5);
+/// How long the master waits at most until its successor has the last of what it knows: clients
+/// are served meanwhile, but whoever asked waits.
+const FLUSH: Duration = Duration::from_millis(100);
 /// Refused attempts to hand over of my own accord: the first wait, and the longest (§9).
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
@@ -40,6 +43,7 @@ impl Node {
         self.outgoing = Some(Outgoing {
             to,
             id,
+            errand: 0,
             term: self.term,
             force,
             cause,
@@ -71,7 +75,7 @@ impl Node {
         self.backoff.until = self.now + wait;
         self.backoff.next = (wait * 2).min(BACKOFF.1);
         // Nothing was given up while the successor was only being asked.
-        if outgoing.cause.leaves_anyway() && outgoing.step == Step::Asking {
+        if outgoing.cause.leaves_anyway() && outgoing.is_reversible() {
             self.leave_for(outgoing.cause);
         }
     }
@@ -89,7 +93,9 @@ impl Node {
         let (to, step, now) = (outgoing.to, outgoing.step, self.now);
         let expired = outgoing.deadline.is_some_and(|deadline| now >= deadline);
         match step {
-            Step::Asking if self.state != State::Serving => self.abort("this node left the role"),
+            Step::Asking | Step::Flushing if self.state != State::Serving => {
+                self.abort("this node left the role");
+            }
             Step::Asking if expired => self.abort("no answer in time"),
             Step::Asking if now >= outgoing.repeat_at => {
                 let next = now + self.request_pause();
@@ -98,8 +104,10 @@ impl Node {
                 }
                 self.queue(to);
             }
+            // What is missing then costs a client some time, a master that waits on costs all of them.
+            Step::Flushing if expired => self.commit(),
             Step::Released if expired => self.abort("the successor did not take over in time"),
-            Step::Asking | Step::Leaving | Step::Released => {}
+            Step::Asking | Step::Flushing | Step::Leaving | Step::Released => {}
         }
     }
 
@@ -109,7 +117,7 @@ impl Node {
             Some(Handover::Request { term, id, force, manual }) => {
                 self.answer_request(index, body, (term, id, force, manual));
             }
-            Some(Handover::Ready { id }) if self.asks(index, id) => self.commit(),
+            Some(Handover::Ready { id }) if self.asks(index, id) => self.flush(),
             Some(Handover::Refuse { id, reason }) if self.asks(index, id) => {
                 self.abort(Objection::text_of(reason));
             }
@@ -133,7 +141,45 @@ impl Node {
                 .is_some_and(|o| o.to == index && o.id == id && o.step == Step::Asking)
     }
 
-    /// The successor is ready: from here on the role is given up. The release follows when the machine
+    /// The successor is ready: it is told what it does not know yet, while clients are still served.
+    fn flush(&mut self) {
+        let errand = self.errand_number();
+        let Some(outgoing) = &mut self.outgoing else { return };
+        outgoing.step = Step::Flushing;
+        outgoing.errand = errand;
+        // Within what is left of the time that was given to all of the preparation.
+        let latest = self.now + FLUSH;
+        outgoing.deadline = Some(outgoing.deadline.map_or(latest, |at| at.min(latest)));
+    }
+
+    /// The machine says that the successor has it all.
+    pub(super) fn flushed(&mut self, errand: u32) {
+        let flushing = |o: &Outgoing| o.step == Step::Flushing && o.errand == errand;
+        if self.state == State::Serving && self.outgoing.as_ref().is_some_and(flushing) {
+            self.commit();
+        }
+    }
+
+    fn errand_number(&mut self) -> u32 {
+        let number = self.next_errand;
+        self.next_errand = number.wrapping_add(1);
+        number
+    }
+
+    /// What the machine is asked for now, besides the role.
+    pub(super) fn errand(&self) -> Option<Errand> {
+        if let Some(outgoing) = self.outgoing.as_ref().filter(|o| o.step == Step::Flushing) {
+            let to = self.peer_name(outgoing.to);
+            return Some(Errand::Flush { id: outgoing.errand, to });
+        }
+        let expected = |incoming: &Incoming| self.now < incoming.expected_until;
+        let incoming = self.incoming.filter(expected)?;
+        let from = self.peer_name(incoming.peer);
+        let standby = self.state == State::Standby;
+        standby.then_some(Errand::Examine { id: incoming.errand, from })
+    }
+
+    /// From here on the role is given up. The release follows when the machine
     /// says `Left`, not now: two open gates would be two masters.
     fn commit(&mut self) {
         let Some(outgoing) = &mut self.outgoing else { return };
@@ -150,6 +196,39 @@ impl Node {
         if body.role != Role::Master || body.term != term {
             return;
         }
+        let Some(session) = self.peers.get(index).and_then(|peer| peer.session.as_ref()) else {
+            return;
+        };
+        let session = session.id;
+        let same = |i: &Incoming| i.peer == index && i.session == session && i.id == id;
+        let known = self.incoming.filter(same);
+        let errand = known.map_or_else(|| self.errand_number(), |incoming| incoming.errand);
+        self.incoming = Some(Incoming {
+            peer: index,
+            session,
+            manual,
+            id,
+            force,
+            same_wireguard: body.wireguard == self.config.wireguard,
+            same_config: same_config(&body.fingerprint, &self.config.fingerprint),
+            errand,
+            examined: known.and_then(|incoming| incoming.examined),
+            expected_until: self.now + self.config.handover_timeout,
+        });
+        self.reply();
+    }
+
+    /// The machine says whether it could take the role at once.
+    pub(super) fn examined(&mut self, errand: u32, result: Result<(), Doubt>) {
+        let Some(incoming) = self.incoming.as_mut().filter(|i| i.errand == errand) else { return };
+        incoming.examined.get_or_insert(result);
+        self.reply();
+    }
+
+    /// Answers the request, as soon as the answer is known: a refusal for what the node knows itself
+    /// at once, anything else when the machine has looked.
+    fn reply(&mut self) {
+        let Some(incoming) = self.incoming else { return };
         let fitness = Fitness {
             ability_known: self.ability != Ability::Unknown,
             fault: self.state.role() == Role::Fault,
@@ -158,19 +237,24 @@ impl Node {
             maintenance: self.maintenance,
             healthy: self.health.ok,
             ready: self.is_ready(),
-            same_wireguard: body.wireguard == self.config.wireguard,
-            same_config: same_config(&body.fingerprint, &self.config.fingerprint),
+            same_wireguard: incoming.same_wireguard,
+            same_config: incoming.same_config,
+            doubt: incoming.examined.and_then(Result::err),
         };
-        let reply = match fitness.objection(force) {
-            None => Handover::Ready { id },
-            Some(objection) => Handover::Refuse { id, reason: objection as u8 },
+        let id = incoming.id;
+        let reply = match (fitness.objection(incoming.force), incoming.examined) {
+            (Some(objection), _) => Some(Handover::Refuse { id, reason: objection as u8 }),
+            (None, Some(_)) => Some(Handover::Ready { id }),
+            (None, None) => None,
         };
-        let Some(peer) = self.peers.get_mut(index) else { return };
-        if let Some(session) = &peer.session {
-            self.incoming = Some(Incoming { peer: index, session: session.id, manual });
+        if let (Some(Handover::Refuse { .. }), Some(incoming)) = (reply, &mut self.incoming) {
+            incoming.expected_until = self.now;
         }
-        peer.reply = Some(reply);
-        peer.queue();
+        let Some(peer) = self.peers.get_mut(incoming.peer) else { return };
+        peer.reply = reply;
+        if reply.is_some() {
+            peer.queue();
+        }
     }
 
     /// What stands against a peer as successor, as far as is known here. It decides itself when asked;
@@ -193,6 +277,7 @@ impl Node {
             ready: said.flags.ready,
             same_wireguard: said.wireguard == self.config.wireguard,
             same_config: same_config(&said.fingerprint, &self.config.fingerprint),
+            doubt: None,
         };
         fitness.objection(force).map(Objection::text)
     }

@@ -12,7 +12,7 @@ use super::{Node, Stopping};
 use crate::election::{Incumbent, Standing, State, Verdict, View};
 use crate::peer::{Claim, Peer};
 use crate::time::Time;
-use crate::wire::Tag;
+use crate::wire::body::Hears;
 
 impl Node {
     /// All that a verdict needs (§7). Times before my last wake are taken for it: what I did not hear
@@ -39,7 +39,8 @@ impl Node {
             missed_since: incumbent.map_or(last, |master| master.last + master.interval),
             isolated_until: self.isolated_until,
             heard_until: self.heard_until(|_| true),
-            namesake_until: self.heard_until(|node| *node == self.tag),
+            // What I held myself and released is no riddle.
+            namesake_until: self.heard_until(|h| h.node == self.tag && h.term > self.term),
         }
     }
 
@@ -105,14 +106,14 @@ impl Node {
 
     /// Until when (§7, `hears`) to believe timely nodes that say that they hear a master, of a term no older than
     /// every claim that I know: of several masters, the one of the older term may be the one that lives.
-    pub(super) fn heard_until(&self, which: impl Fn(&Tag) -> bool) -> Time {
+    pub(super) fn heard_until(&self, which: impl Fn(&Hears) -> bool) -> Time {
         let claims = self.peers.iter().filter_map(|peer| peer.claim);
         let term = claims.map(|claim| claim.term).min().unwrap_or(0);
         // Whoever claims the role itself says nothing about another master.
         let others = self.peers.iter().filter(|peer| peer.alive && peer.claim.is_none());
         let until = others.filter_map(|peer| {
             let (said, at) = peer.said.as_ref()?;
-            let hears = said.hears.filter(|h| h.term >= term && which(&h.node))?;
+            let hears = said.hears.filter(|h| h.term >= term && which(h))?;
             // Its word ages from when the claim came to it, not from when it passed it on.
             let age = Duration::from_millis(u64::from(hears.age_ms));
             let until = *at + self.config.detection() - age;
@@ -189,6 +190,7 @@ impl Node {
             at(outgoing.deadline);
             at(Some(outgoing.repeat_at));
         }
+        at(self.incoming.map(|incoming| incoming.expected_until));
         next
     }
 

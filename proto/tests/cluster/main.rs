@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "all of this is tests")]
 
 mod elections;
+mod handover;
 mod leases;
 mod random;
+mod stamps;
 mod world;

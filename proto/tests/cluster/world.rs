@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use wgha_proto::{
-    Ability, Boot, Destination, Event, Evidence, Keyring, Node, NodeConfig, PeerConfig, Reason,
-    Report, Role, Time, VoteRecord, WireguardKind,
+    Ability, Boot, Destination, Doubt, Errand, Event, Evidence, Keyring, Node, NodeConfig,
+    PeerConfig, Reason, Report, Role, Time, VoteRecord, WireguardKind,
 };
 
 pub(crate) const MS: Duration = Duration::from_millis(1);
@@ -35,6 +35,13 @@ pub(crate) struct Member {
     forgot: bool,
     /// What the environment answers to probes: `None` without a source.
     pub(crate) outside: Option<bool>,
+    /// The errand that was run last.
+    errand: Option<Errand>,
+    /// What the machine finds when it is asked to take the role.
+    pub(crate) doubt: Option<Doubt>,
+    /// The machine answers no errand.
+    pub(crate) mute: bool,
+    pub(crate) flushes: usize,
 }
 
 pub(crate) struct World {
@@ -119,6 +126,10 @@ impl World {
                 change: None,
                 forgot: false,
                 outside: None,
+                errand: None,
+                doubt: None,
+                mute: false,
+                flushes: 0,
             });
         }
         for index in 0..world.members.len() {
@@ -329,6 +340,8 @@ impl World {
             member.events.push((now, event));
         }
         assert!(member.node.poll_timeout() > now, "a timeout in the past would spin");
+        self.run_errand(index);
+        let member = &mut self.members[index];
         let level = member.node.level();
         let wanted = (level.role == Role::Master).then_some(level.term);
         let going = member.change.map_or(member.acting, |(_, acting)| acting);
@@ -341,6 +354,27 @@ impl World {
         }
         if self.members.iter().filter(|m| m.running && m.acting.is_some()).count() > 1 {
             self.two_acting += 1;
+        }
+    }
+
+    /// What a handover asks of the machine, answered at once unless the machine is `mute`.
+    fn run_errand(&mut self, index: usize) {
+        let member = &mut self.members[index];
+        let errand = member.node.level().errand.clone();
+        if errand == member.errand || member.mute {
+            return;
+        }
+        member.errand.clone_from(&errand);
+        match errand {
+            Some(Errand::Examine { id, .. }) => {
+                let found = member.doubt.map_or(Ok(()), Err);
+                self.report(index, Report::Examined(id, found));
+            }
+            Some(Errand::Flush { id, .. }) => {
+                member.flushes += 1;
+                self.report(index, Report::Flushed(id));
+            }
+            None => {}
         }
     }
 

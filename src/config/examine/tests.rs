@@ -409,3 +409,69 @@ fn what_cannot_be_read_is_named() {
     assert!(found.errors.is_empty() && found.warnings.is_empty(), "{found:#?}");
     assert_eq!(found.unseen, ["/proc/sys/net/ipv4/ip_forward: entity not found"]);
 }
+
+/// A bench with this in `[sync] files`, below its directory.
+fn synced(entry: &str) -> Bench {
+    let mut bench = Bench::new();
+    bench.config += &format!("[sync]\nfiles = [\"{}/{entry}\"]\n", bench.dir.path().display());
+    bench
+}
+
+#[test]
+fn a_synced_file_that_is_there_or_comes_later() {
+    let bench = synced("wg0.conf");
+    assert!(bench.examine().warnings.is_empty());
+    fs::remove_file(bench.path("wg0.conf")).unwrap();
+    let found = bench.warning();
+    assert!(
+        found.starts_with("wg0.conf: is not there: it comes from the other gateways"),
+        "{found}"
+    );
+}
+
+#[test]
+fn synced_files_that_are_links() {
+    let bench = synced("wg0.conf");
+    fs::rename(bench.path("wg0.conf"), bench.path("real.conf")).unwrap();
+    std::os::unix::fs::symlink("real.conf", bench.path("wg0.conf")).unwrap();
+    let expected =
+        "wg0.conf is a symbolic link to real.conf, which is not synced: name the file itself";
+    assert_eq!(bench.error(), expected);
+    // The link is what [[wireguard]] names, the file what is synced.
+    let bench = synced("real.conf");
+    fs::rename(bench.path("wg0.conf"), bench.path("real.conf")).unwrap();
+    std::os::unix::fs::symlink("real.conf", bench.path("wg0.conf")).unwrap();
+    let found = bench.warning();
+    assert!(found.starts_with("wg0.conf is real.conf, which is synced"), "{found}");
+    // A directory on the way.
+    let bench = synced("link/f");
+    fs::create_dir(bench.path("real")).unwrap();
+    std::os::unix::fs::symlink("real", bench.path("link")).unwrap();
+    assert!(bench.warning().starts_with("link/f lies in "), "{}", bench.warning());
+}
+
+#[test]
+fn synced_directories_and_what_is_neither() {
+    for (entry, expected) in [
+        ("d", "is a directory: write d/ in [sync] files"),
+        ("wg0.conf/", "wg0.conf/ in [sync] files is no directory"),
+        ("socket", "socket is no regular file, and not synced"),
+    ] {
+        let bench = synced(entry);
+        fs::create_dir(bench.path("d")).unwrap();
+        let socket = std::os::unix::net::UnixListener::bind(bench.path("socket")).unwrap();
+        let found = bench.examine();
+        let all: Vec<_> = found.errors.iter().chain(&found.warnings).collect();
+        assert!(all.len() == 1 && all[0].ends_with(expected), "{entry}: {all:?}");
+        drop(socket);
+    }
+}
+
+#[test]
+fn edits_that_lost_a_conflict() {
+    let bench = synced("wg0.conf");
+    bench.write("wg0.conf.conflict-gw2-20261122T034500Z", 0o600, "x");
+    bench.write("other.conflict-gw2-20261122T034500Z", 0o600, "x");
+    let found = bench.warning();
+    assert!(found.starts_with("wg0.conf.conflict-gw2-20261122T034500Z is an edit"), "{found}");
+}

@@ -7,8 +7,10 @@ use toml::de::{DeTable, DeValue};
 use super::{duration, table};
 use crate::config::section::{At, Section, Sink};
 use crate::config::{
-    Cluster, DEFAULT_PORT, MAX_ADDRESSES, Node, NodeAddress, QuorumChoice, places, schema, values,
+    Cluster, DEFAULT_PORT, EvidenceChoice, MAX_ADDRESSES, Node, NodeAddress, QuorumChoice, places,
+    schema, values,
 };
+use crate::evidence::judge::MAX_SOURCES;
 
 const HEARTBEAT: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(10));
 const HANDOVER: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(60));
@@ -33,6 +35,7 @@ pub(super) fn cluster(sink: &mut Sink<'_>, root: &DeTable<'_>, instance: &str) -
     let quorum = section.text(sink, "quorum", words, values::quorum);
     let handover_timeout = duration(sink, &section, "handover_timeout", HANDOVER, DEFAULT_HANDOVER);
     let state_dir = section.text(sink, "state_dir", "an absolute path", values::path);
+    let evidence = evidence(sink, &section).unwrap_or_default();
     Some(Cluster {
         name: name?.value,
         key_file: key_file?.value,
@@ -42,7 +45,28 @@ pub(super) fn cluster(sink: &mut Sink<'_>, root: &DeTable<'_>, instance: &str) -
         quorum: quorum.map_or(QuorumChoice::Auto, |at| at.value),
         handover_timeout,
         state_dir: state_dir.map_or_else(|| places::default_state(instance), |at| at.value),
+        evidence,
     })
+}
+
+const EVIDENCE: &str = "\"auto\", \"off\", or an array of 1 to 8 addresses of neighbours, such as \
+                        [\"10.0.1.1\"]";
+
+/// A word, or whom to ask.
+fn evidence(sink: &mut Sink<'_>, section: &Section<'_>) -> Option<EvidenceChoice> {
+    let value = section.get(sink, "evidence")?;
+    match (value.value.as_str(), value.value.as_array()) {
+        (Some("auto"), _) => Some(EvidenceChoice::Auto),
+        (Some("off"), _) => Some(EvidenceChoice::Off),
+        (_, Some(all)) if (1..=MAX_SOURCES).contains(&all.len()) => {
+            let named = section.texts(sink, "evidence", EVIDENCE, values::address)?;
+            Some(EvidenceChoice::Addresses(named.value.into_iter().map(|at| at.value).collect()))
+        }
+        _ => {
+            section.mistyped(sink, "evidence", &value, EVIDENCE);
+            None
+        }
+    }
 }
 
 pub(super) fn node(sink: &mut Sink<'_>, section: &Section<'_>) -> Option<Node> {

@@ -1,11 +1,11 @@
-//! `[[floating_ip]]`, `[[wireguard]]` and `[[hook]]`.
+//! `[[floating_ip]]`, `[[wireguard]]`, `[[hook]]` and `[sync]`.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{duration, listed};
 use crate::config::section::{At, Section, Sink};
-use crate::config::{FloatingIp, Hook, Machine, Wireguard, source, values};
+use crate::config::{FloatingIp, Hook, Machine, SyncFile, Wireguard, source, values};
 
 const HOOK_TIMEOUT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(600));
 const DEFAULT_HOOK_TIMEOUT: Duration = Duration::from_secs(30);
@@ -81,4 +81,10 @@ pub(super) fn hook(sink: &mut Sink<'_>, section: &Section<'_>) -> Option<Hook> {
         states.push(state.value);
     }
     Some(Hook { on: states, run: run?.into_iter().map(|word| word.value).collect(), timeout })
+}
+
+pub(super) fn sync(sink: &mut Sink<'_>, section: Option<Section<'_>>) -> Vec<At<SyncFile>> {
+    let expected = "an array of absolute paths, such as [\"/etc/wireguard/wg0.conf\"]";
+    let listed = section.and_then(|s| listed(sink, &s, "files", expected, values::sync_file));
+    listed.unwrap_or_default()
 }

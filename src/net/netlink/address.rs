@@ -54,6 +54,20 @@ impl Netlink {
         self.change(&what, request, NLM_F_CREATE | NLM_F_REPLACE).await
     }
 
+    /// As [`put_address`](Self::put_address), for ever, on an interface that was found.
+    pub(super) async fn put_address_at(
+        &self,
+        interface: u32,
+        address: IpNet,
+        deprecated: bool,
+    ) -> Result<(), NetError> {
+        let deprecated = deprecated && address.addr().is_ipv6();
+        let wanted = Address { deprecated, ..plain(interface, address) };
+        let request = RouteNetlinkMessage::NewAddress(message(&wanted));
+        let what = format!("set address {address} on interface {interface}");
+        self.change(&what, request, NLM_F_CREATE | NLM_F_REPLACE).await
+    }
+
     /// Removes an address. `false`: it was not there, or its interface is gone.
     ///
     /// # Errors

@@ -53,13 +53,18 @@ impl Netlink {
         if link.up == up {
             return Ok(false);
         }
+        self.set_link(link.index, up).await?;
+        Ok(true)
+    }
+
+    /// Sets an interface that was found up or down.
+    pub(super) async fn set_link(&self, index: u32, up: bool) -> Result<(), NetError> {
         let mut message = LinkMessage::default();
-        message.header.index = link.index;
+        message.header.index = index;
         message.header.change_mask = LinkFlags::Up;
         message.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
-        let what = format!("set {name} {}", if up { "up" } else { "down" });
-        self.change(&what, RouteNetlinkMessage::SetLink(message), 0).await?;
-        Ok(true)
+        let what = format!("set interface {index} {}", if up { "up" } else { "down" });
+        self.change(&what, RouteNetlinkMessage::SetLink(message), 0).await
     }
 
     /// Sets an interface's MTU, bytes. `true`: it was another one before.

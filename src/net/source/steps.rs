@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::super::netlink::{route_key, same_route};
-use super::super::{Action, Family, Route, Rule};
+use super::super::{Action, Change, Family, Route, Rule};
 use super::{OWNER, table_of};
 
 /// One thing to do, in an order in which no packet slips out from a wrong address.
@@ -30,6 +30,17 @@ impl fmt::Display for Step {
             Step::RemoveRoute(r) => {
                 write!(f, "route to {} in table {} is too much", r.destination, r.table)
             }
+        }
+    }
+}
+
+impl From<Step> for Change {
+    fn from(step: Step) -> Change {
+        match step {
+            Step::AddRule(rule) => Change::AddRule(rule),
+            Step::PutRoute(route) => Change::PutRoute(route),
+            Step::RemoveRoute(route) => Change::RemoveRoute(route),
+            Step::RemoveRule(rule) => Change::RemoveRule(rule),
         }
     }
 }

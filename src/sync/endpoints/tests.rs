@@ -17,6 +17,7 @@ fn state(n: u8, port: u16, handshake_ns: u64) -> PeerState {
         endpoint: Some(([192, 0, 2, 1], port).into()),
         last_handshake: (handshake_ns != 0)
             .then(|| UNIX_EPOCH + Duration::from_nanos(handshake_ns)),
+        received: 0,
     }
 }
 
@@ -167,4 +168,31 @@ proptest! {
             before = Some(now);
         }
     }
+}
+
+#[test]
+fn bytes_through_a_tunnel_are_told_with_the_time_of_the_poll_before() {
+    let endpoints = Endpoints::default();
+    let told = endpoints.received();
+    let bytes = |n, received| PeerState { received, ..state(n, 1, 0) };
+    let polled = |all: &[PeerState]| {
+        let before = clock::now();
+        endpoints.publish("wg0", 3, all);
+        (before, *told.borrow(), clock::now())
+    };
+    polled(&[bytes(1, 500)]);
+    assert_eq!(polled(&[bytes(1, 900)]).1, None, "not master");
+    endpoints.begin("wg0", 3);
+    let (first, at, first_end) = polled(&[bytes(1, 900), bytes(2, 10)]);
+    assert_eq!(at, None, "nothing to compare with");
+    assert_eq!(polled(&[bytes(1, 900), bytes(2, 10)]).1, None, "nothing came");
+    let (second, ..) = polled(&[bytes(1, 900), bytes(2, 10)]);
+    let at = polled(&[bytes(1, 900), bytes(2, 11)]).1.expect("a byte came");
+    assert!(at >= second && at > first && at >= first_end);
+    assert_eq!(polled(&[bytes(1, 900)]).1, Some(at), "a peer was removed");
+    endpoints.end("wg0");
+    assert_eq!(*told.borrow(), None, "not master any more");
+    endpoints.begin("wg0", 4);
+    endpoints.publish("wg0", 4, &[bytes(1, 5000)]);
+    assert_eq!(*told.borrow(), None, "what an earlier term counted is no measure");
 }

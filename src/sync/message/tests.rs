@@ -42,7 +42,7 @@ fn the_words_on_the_wire() {
 #[test]
 fn unknown_kinds_and_fields_are_skipped_and_nonsense_is_none() {
     let parse = |text: &str| Message::parse(text.as_bytes());
-    assert_eq!(parse("{\"kind\":\"files\",\"list\":[1,2]}"), Some(Message::Unknown));
+    assert_eq!(parse("{\"kind\":\"folders\",\"list\":[1,2]}"), Some(Message::Unknown));
     assert_eq!(parse("{\"kind\":\"alive\",\"mood\":\"good\"}"), Some(Message::Alive {}));
     for nonsense in ["", "{", "[]", "{}", "{\"kind\":7}", "{\"kind\":\"endpoints\"}", "\u{0}"] {
         assert_eq!(parse(nonsense), None, "{nonsense}");

@@ -9,6 +9,7 @@ fn state(n: u8, port: u16) -> PeerState {
         public_key: [n; 32],
         endpoint: Some(([192, 0, 2, 1], port).into()),
         last_handshake: Some(UNIX_EPOCH + Duration::from_secs(1)),
+        received: 0,
     }
 }
 

@@ -15,6 +15,7 @@ fn publish(endpoints: &Endpoints, port: u16) {
         public_key: [1; 32],
         endpoint: Some(([192, 0, 2, 1], port).into()),
         last_handshake: None,
+        received: 0,
     };
     endpoints.publish("wg0", 1, &[peer]);
 }

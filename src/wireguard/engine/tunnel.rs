@@ -117,6 +117,11 @@ impl Tunnel {
         self.device.wait().await;
     }
 
+    /// Wall clock minus boot clock when gotatun read them, in nanoseconds.
+    pub(super) const fn clock_ns(&self) -> i64 {
+        self.clock_ns
+    }
+
     /// By how much the wall clock was set since gotatun read it.
     pub(super) fn clock_error_ns(&self) -> u64 {
         self.clock_ns.abs_diff(clock_ns())
@@ -175,6 +180,7 @@ impl Tunnel {
             keepalive: p.peer.keepalive.unwrap_or(0),
             allowed_ips: p.peer.allowed_ips.iter().filter_map(from_gotatun).collect(),
             last_handshake: p.stats.last_handshake.and_then(|ago| now?.checked_sub(ago)),
+            received: u64::try_from(p.stats.rx_bytes).unwrap_or(u64::MAX),
         });
         plan::Device { public_key, listen_port, fwmark, peers: peers.collect() }
     }

@@ -35,6 +35,7 @@ const DELETED: &str = "its TUN device was deleted";
 pub(super) struct Worker {
     interface: String,
     failed: watch::Sender<Option<String>>,
+    stamped: watch::Sender<Option<i64>>,
     udp: SourceUdp,
     client: Client,
     uapi: Option<Uapi>,
@@ -53,10 +54,15 @@ enum Input {
 }
 
 impl Worker {
-    pub(super) fn new(interface: &str, failed: watch::Sender<Option<String>>) -> Self {
+    pub(super) fn new(
+        interface: &str,
+        failed: watch::Sender<Option<String>>,
+        stamped: watch::Sender<Option<i64>>,
+    ) -> Self {
         Self {
             interface: interface.to_owned(),
             failed,
+            stamped,
             udp: SourceUdp::default(),
             client: Client::default(),
             uapi: None,
@@ -258,6 +264,7 @@ impl Worker {
 
     /// Takes a tunnel into use, and lets `wg show` see it.
     fn adopt(&mut self, (tunnel, client): (Tunnel, UapiClient)) {
+        self.stamped.send_replace(Some(tunnel.clock_ns()));
         self.tunnel = Some(tunnel);
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Some(client);
         if self.uapi.is_none() {

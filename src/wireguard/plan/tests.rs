@@ -33,6 +33,7 @@ fn device(conf: &WgConf) -> Device {
         keepalive: 0,
         allowed_ips: p.allowed_ips.clone(),
         last_handshake: None,
+        received: 0,
     });
     Device {
         public_key: Some(conf.public_key),
@@ -196,6 +197,7 @@ fn apply(device: &mut Device, change: &Change) {
                     keepalive: 0,
                     allowed_ips: BTreeSet::new(),
                     last_handshake: None,
+                    received: 0,
                 });
                 fields
             }

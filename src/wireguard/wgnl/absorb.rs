@@ -44,6 +44,7 @@ fn absorb_peer(peers: &mut Vec<DevicePeer>, part: WireguardPeer) {
             keepalive: 0,
             allowed_ips: BTreeSet::new(),
             last_handshake: None,
+            received: 0,
         });
     }
     let Some(peer) = peers.last_mut() else { return };
@@ -56,6 +57,7 @@ fn absorb_peer(peers: &mut Vec<DevicePeer>, part: WireguardPeer) {
             WireguardPeerAttribute::Endpoint(endpoint) => peer.endpoint = Some(endpoint),
             WireguardPeerAttribute::PersistentKeepalive(seconds) => peer.keepalive = seconds,
             WireguardPeerAttribute::LastHandshake(time) => peer.last_handshake = wall_time(time),
+            WireguardPeerAttribute::RxBytes(bytes) => peer.received = bytes,
             WireguardPeerAttribute::AllowedIps(list) => {
                 peer.allowed_ips.extend(list.iter().filter_map(prefix));
             }

@@ -166,15 +166,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Adds the last lines of each daemon's log to an error.
     fn with_logs(&self, error: anyhow::Error) -> anyhow::Error {
-        let mut text = String::new();
-        for node in self.lab.members() {
-            let log = std::fs::read_to_string(node.dir().join("log/wgha.log")).unwrap_or_default();
-            let lines: Vec<&str> = log.lines().collect();
-            let tail = lines.get(lines.len().saturating_sub(15)..).unwrap_or_default();
-            text += &format!("\nlog of {}:\n{}", node.name(), tail.join("\n"));
-        }
-        error.context(text).context("the demonstration failed")
+        super::with_logs(&self.lab, error).context("the demonstration failed")
     }
 }

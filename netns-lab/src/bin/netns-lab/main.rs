@@ -1,6 +1,7 @@
 //! `netns-lab`: the lab's demonstration and measurements.
 
 mod demo;
+mod failover;
 mod idle;
 mod load;
 mod takeover;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
-use netns_lab::ClusterOptions;
+use netns_lab::{ClusterOptions, Lab};
 
 /// Networks of namespaces for wgha: a demonstration, measurements, and cleaning up.
 #[derive(Parser)]
@@ -35,6 +36,8 @@ enum Command {
 enum Bench {
     /// Cuts the master's link again and again: how long until the floating IP has moved.
     Takeover(takeover::Options),
+    /// How long clients are without their tunnel: link cuts, handovers, idle clients, a thousand clients, keepalived.
+    Failover(failover::Options),
     /// Memory and processor time of the idle daemon beside keepalived's.
     Idle(idle::Options),
     /// Keeps every core busy, or the tunnel; fails if a role changes.
@@ -76,6 +79,18 @@ impl Pair {
     }
 }
 
+/// Adds the last lines of each daemon's log to an error.
+fn with_logs(lab: &Lab, error: anyhow::Error) -> anyhow::Error {
+    let mut text = String::new();
+    for node in lab.members() {
+        let log = std::fs::read_to_string(node.dir().join("log/wgha.log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        let tail = lines.get(lines.len().saturating_sub(15)..).unwrap_or_default();
+        text += &format!("\nlog of {}:\n{}", node.name(), tail.join("\n"));
+    }
+    error.context(text)
+}
+
 fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -93,6 +108,7 @@ fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Demo(options) => demo::run(&options),
         Command::Bench(Bench::Takeover(options)) => takeover::run(&options),
+        Command::Bench(Bench::Failover(options)) => failover::run(&options),
         Command::Bench(Bench::Idle(options)) => idle::run(&options),
         Command::Bench(Bench::Load(options)) => load::run(&options),
         Command::Clean => {

@@ -1,0 +1,200 @@
+//! Entering, keeping and leaving the role: the order of effects.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use async_trait::async_trait;
+use tracing::{debug, error, info, warn};
+use wgha_proto::{Ability, Doubt, Term};
+
+use super::{ANNOUNCE_AGAIN, ANNOUNCE_REFRESH, Machine};
+use crate::gateway::tunnel::{Kept, Tunnel};
+use crate::gateway::{Effects, Notice, Phases, Wanted};
+use crate::net::address;
+use crate::setup::Setup;
+
+#[async_trait]
+impl Effects for Machine {
+    async fn enter(&mut self, term: Term, wanted: &Wanted) -> Result<Phases, String> {
+        let (start, entered) = (Instant::now(), SystemTime::now());
+        let mut phases = Phases::default();
+        self.leaving = None;
+        let links = self.put_up().await?;
+        phases.address = Some(start.elapsed());
+        // Before link up: otherwise the client's answer to the first handshake goes to the dead
+        // master's MAC.
+        match &links {
+            Some(links) => self.announce_on(links).await,
+            None => self.announce().await,
+        }
+        phases.announce = Some(start.elapsed());
+        if !wanted.still() {
+            return Err(format!("term {term} is over"));
+        }
+        for index in 0..self.tunnels.len() {
+            let Some(tunnel) = self.tunnels.get_mut(index) else { continue };
+            // What came since the last look; the device takes none when it is up.
+            if let Err(e) = tunnel.take_endpoints(&self.endpoints).await {
+                warn!("endpoints not set: {e}");
+            }
+            tunnel.up().await?;
+            self.attend(index, term, entered);
+        }
+        self.acting = Some(term);
+        phases.wireguard = Some(start.elapsed());
+        // The clients are being called: time to look whether all that was prepared still fits.
+        if links.is_some() {
+            self.put_addresses().await.map_err(|e| e.to_string())?;
+        }
+        self.announce().await;
+        self.announce_at = Some(Instant::now() + ANNOUNCE_AGAIN);
+        self.scripts.set(true);
+        self.count_at = Instant::now();
+        self.draw().await;
+        Ok(phases)
+    }
+
+    async fn keep(&mut self, term: Term) -> Result<(), String> {
+        if let Some(why) = self.missing_interface().await {
+            return Err(why);
+        }
+        if self.put_addresses().await.map_err(|e| e.to_string())? {
+            self.restored("put back: floating IPs or source rules");
+            self.announce().await;
+        }
+        for index in 0..self.tunnels.len() {
+            let Some(tunnel) = self.tunnels.get_mut(index) else { continue };
+            let kept = tunnel.keep_up(&self.endpoints).await?;
+            let name = tunnel.interface().to_owned();
+            match kept {
+                Kept::Stood => {}
+                Kept::PutBack => {
+                    self.attend_again(term);
+                    self.restored(&format!("put back: {name}"));
+                }
+                Kept::Restarted => {
+                    self.attend_again(term);
+                    let why =
+                        format!("{name} restarted: its private key changed, all sessions ended");
+                    warn!("{why}");
+                    // For the record alone: nobody waits for it.
+                    let _ = self.notices.try_send(Notice::Restarted(term, why));
+                }
+            }
+        }
+        if self.announce_at.is_some_and(|at| at <= Instant::now()) {
+            self.announce().await;
+            self.announce_at = Some(Instant::now() + ANNOUNCE_REFRESH);
+        }
+        self.scripts.set(true);
+        self.draw().await;
+        Ok(())
+    }
+
+    async fn leave(&mut self) -> Result<(), String> {
+        let start = Instant::now();
+        if self.leave_by_list().await {
+            for tunnel in &mut self.tunnels {
+                tunnel.last_endpoints(&self.endpoints).await;
+            }
+            self.acting = None;
+            self.announce_at = None;
+            self.scripts.set(false);
+            debug!("left after {} us", start.elapsed().as_micros());
+            return Ok(());
+        }
+        let done = self.take_off().await.map(drop);
+        if done.is_err() {
+            self.draw().await;
+        }
+        done
+    }
+
+    async fn rest(&mut self) -> Result<Ability, String> {
+        match self.take_off().await {
+            Ok(stood) if stood.is_empty() => {}
+            // The first time it is what an earlier run left, and the rules that guard a standby.
+            Ok(stood) if !self.rested => info!("not master, so set right: {}", stood.join(", ")),
+            Ok(stood) => self.restored(&format!("not master, so set right: {}", stood.join(", "))),
+            Err(why) => {
+                self.draw().await;
+                return Err(why);
+            }
+        }
+        self.rested = true;
+        let ability = match self.stage().await {
+            Err(why) => Ability::Unable(why),
+            Ok(()) => match self.missing_interface().await {
+                Some(why) => Ability::Unable(why),
+                None => Ability::Ready,
+            },
+        };
+        if ability == Ability::Ready {
+            self.prepare_entering().await;
+        }
+        self.draw().await;
+        Ok(ability)
+    }
+
+    async fn examine(&mut self, from: &str) -> Result<(), Doubt> {
+        self.examine_all(from).await
+    }
+
+    async fn flush(&mut self, to: &str) {
+        self.flush_to(to).await;
+    }
+
+    async fn reassert(&mut self) {
+        self.announce().await;
+        self.announce_at = Some(Instant::now() + ANNOUNCE_AGAIN);
+    }
+
+    async fn reconfigure(&mut self, setup: Arc<Setup>) {
+        (self.entering, self.leaving) = (None, None);
+        let floating_ips = setup.config.floating_ips.clone();
+        for gone in self.floating_ips.iter().filter(|ip| !floating_ips.contains(ip)) {
+            if let Err(e) = address::release(&self.netlink, gone).await {
+                error!("{e}");
+            }
+        }
+        let mut old = std::mem::take(&mut self.tunnels);
+        for (entry, conf) in setup.tunnels() {
+            match old.iter().position(|t| t.interface() == entry.interface) {
+                Some(index) => {
+                    let mut tunnel = old.swap_remove(index);
+                    let (entry, conf) = (entry.clone(), conf.clone());
+                    tunnel.update(&self.netlink, entry, conf, &floating_ips).await;
+                    self.tunnels.push(tunnel);
+                }
+                None => {
+                    let mut tunnel = Tunnel::new(entry.clone(), conf.clone(), &floating_ips);
+                    if let Err(e) = tunnel.stage(&self.ledger).await {
+                        error!("{e}");
+                    }
+                    self.tunnels.push(tunnel);
+                }
+            }
+        }
+        for tunnel in old {
+            if let Err(e) = tunnel.remove(&self.netlink, &self.ledger).await {
+                error!("{e}");
+            }
+        }
+        self.floating_ips = floating_ips;
+        self.missing = setup.missing();
+        self.set_lines();
+    }
+
+    async fn finish(&mut self, bound: Duration) {
+        if !self.scripts.wait_down(bound).await {
+            warn!("PostDown did not end in time");
+        }
+    }
+
+    async fn changed(&mut self) {
+        if let Err(e) = self.watch.changed().await {
+            warn!("{e}");
+            tokio::time::sleep(ANNOUNCE_AGAIN).await;
+        }
+    }
+}
