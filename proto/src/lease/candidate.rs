@@ -58,7 +58,7 @@ impl Candidate {
 
     /// Asks for a term from now on; above `highest`, the highest seen, and above all that I withdrew.
     pub(crate) fn begin(&mut self, now: Time, highest: Term, reason: Reason) {
-        let term = highest.max(self.withdrawn).saturating_add(1);
+        let term = self.next_term(highest);
         self.bid = Some(Bid {
             term,
             since: now,
@@ -69,11 +69,19 @@ impl Candidate {
         });
     }
 
+    /// The one after the highest is not asked for: its holder may have handed it on, and the successor acts under it
+    /// unheard.
+    fn next_term(&self, highest: Term) -> Term {
+        highest.max(self.withdrawn).saturating_add(2)
+    }
+
     /// Asks for a higher term instead: this one is taken.
     pub(crate) fn raise(&mut self, now: Time, highest: Term) {
+        let taken = self.bid.as_ref().map_or(0, |bid| bid.term);
+        self.withdrawn = self.withdrawn.max(taken);
+        let term = self.next_term(highest);
         if let Some(bid) = &mut self.bid {
-            self.withdrawn = self.withdrawn.max(bid.term);
-            bid.term = highest.max(self.withdrawn).saturating_add(1);
+            bid.term = term;
             bid.parts = Parts::default();
             bid.ask_at = now;
             bid.again_at = None;

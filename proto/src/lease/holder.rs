@@ -69,7 +69,7 @@ impl Inherited {
 pub(crate) struct Holder {
     pub(crate) term: Term,
     pub(crate) parts: Parts,
-    /// Said in my asks until it ends.
+    /// Said in my asks for as long as I hold: a voter may have missed all of them until now.
     pub(crate) inherited: Option<Inherited>,
     /// Votes that I had before leases came into force end then.
     pub(crate) grace: Time,
@@ -78,6 +78,12 @@ pub(crate) struct Holder {
 impl Holder {
     pub(crate) fn new(term: Term, parts: Parts, inherited: Option<Inherited>) -> Holder {
         Holder { term, parts, inherited, grace: Time::ZERO }
+    }
+
+    /// Until when it can be handed on: by votes of mine alone. Voters keep the term after mine free because they
+    /// granted mine.
+    pub(crate) fn transferable_until(&self, set: &VoterSet) -> Option<Time> {
+        self.parts.end(set)
     }
 
     /// When the lease ends.

@@ -63,6 +63,8 @@ pub(crate) type Highest = (Term, SessionId);
 pub(crate) struct Voter {
     grant: Option<Grant>,
     highest: Highest,
+    /// It may have been won, and handed on since: then its successor acts in the term after it.
+    may_have_heir: bool,
     abstain_until: Time,
     /// The number of the last ask, release or withdrawal of each asker.
     last: Vec<(Tag, SessionId, u64)>,
@@ -72,7 +74,13 @@ impl Voter {
     /// A voter that starts now. `longest` is the longest duration that an earlier run may have granted.
     pub(crate) fn new(now: Time, longest: Duration, highest: Highest) -> Voter {
         let abstain_until = now + abstention(longest);
-        Voter { grant: None, highest, abstain_until, last: Vec::new() }
+        Voter {
+            grant: None,
+            highest,
+            may_have_heir: highest.0 > 0,
+            abstain_until,
+            last: Vec::new(),
+        }
     }
 
     /// What binds me now.
@@ -103,13 +111,15 @@ impl Voter {
             return Verdict::Refused(grant.until.since(now));
         }
         let (term, session) = self.highest;
-        if ask.term < term || ask.term == term && ask.session != session {
+        let taken = ask.term == term || self.is_for_heir(ask);
+        if ask.term < term || ask.session != session && taken {
             return Verdict::Refused(Duration::ZERO);
         }
         if !self.advance(ask.node, ask.session, ask.number) {
             return Verdict::Ignored;
         }
         self.highest = (ask.term, ask.session);
+        self.may_have_heir = true;
         self.grant = Some(Grant {
             node: ask.node,
             session: ask.session,
@@ -146,6 +156,9 @@ impl Voter {
     /// A candidate withdrew this term and every one before.
     pub(crate) fn withdrawn(&mut self, node: Tag, session: SessionId, number: u64, term: Term) {
         self.advance(node, session, number);
+        if self.highest.1 == session && self.highest.0 <= term {
+            self.may_have_heir = false;
+        }
         if self.grant.is_some_and(|grant| grant.session == session && grant.term <= term) {
             self.grant = None;
         }
@@ -156,6 +169,13 @@ impl Voter {
         if self.grant.is_some_and(|grant| grant.session == session) {
             self.grant = None;
         }
+    }
+
+    /// Whether this ask is for a term that belongs to whom the highest was handed on to, and the asker is not that one.
+    fn is_for_heir(&self, ask: &Ask) -> bool {
+        let (term, _) = self.highest;
+        let heir = ask.transfer.is_some_and(|(_, of)| of == term);
+        self.may_have_heir && ask.term == term.saturating_add(1) && !heir
     }
 
     /// Notes a message number of an asker; whether it is above all before.

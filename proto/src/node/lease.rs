@@ -174,7 +174,8 @@ impl Node {
         let (now, tag, session, term) = (self.now, self.tag, self.session, self.term);
         let named = self.release.is_some_and(|release| release.successor != [0; 8]);
         let Some(lease) = self.leases_mut() else { return };
-        let end = lease.holder.take().map(|holder| holder.end(&lease.voters.in_force));
+        let set = &lease.voters.in_force;
+        let end = lease.holder.take().and_then(|holder| holder.transferable_until(set));
         lease.released_end = end.unwrap_or(now).max(now);
         let successor = named && lease.released_end > now;
         if successor {
@@ -202,7 +203,7 @@ impl Node {
         let bid = lease.candidate.bid().map(|bid| Ask { term: bid.term, transfer: None });
         let again = lease.holder.as_ref().map(|holder| Ask {
             term: holder.term,
-            transfer: holder.inherited.filter(|i| now < i.end()).map(|i| (i.session, i.term)),
+            transfer: holder.inherited.map(|i| (i.session, i.term)),
         });
         let grant = lease.voter.grant(now).map(|g| Grant {
             node: g.node,

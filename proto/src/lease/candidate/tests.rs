@@ -10,11 +10,11 @@ fn at(ms: u64) -> Time {
     Time::from_nanos((1_000_000 + ms) * 1_000_000)
 }
 
-/// Began to ask for term 6 at 0 ms.
+/// Began to ask for term 7 at 0 ms.
 fn asking() -> Candidate {
     let mut candidate = Candidate::default();
     candidate.begin(at(0), 5, Reason::NoMaster);
-    assert_eq!(candidate.bid().map(|bid| bid.term), Some(6));
+    assert_eq!(candidate.bid().map(|bid| bid.term), Some(7));
     candidate
 }
 
@@ -39,9 +39,9 @@ fn it_asks_each_third_of_an_interval_until_a_lease_has_passed() {
 fn it_asks_again_when_a_refusal_is_over() {
     let mut candidate = asking();
     assert_eq!(candidate.step(at(0), &timing()), Step::Ask);
-    candidate.refused(at(5), 6, Duration::from_millis(10));
-    candidate.refused(at(5), 6, Duration::from_millis(20));
-    candidate.refused(at(5), 7, Duration::from_millis(1));
+    candidate.refused(at(5), 7, Duration::from_millis(10));
+    candidate.refused(at(5), 7, Duration::from_millis(20));
+    candidate.refused(at(5), 8, Duration::from_millis(1));
     assert_eq!(candidate.step(at(6), &timing()), Step::Wait(at(15)));
     assert_eq!(candidate.due(&timing()), Some(at(15)));
     assert_eq!(candidate.step(at(15), &timing()), Step::Ask);
@@ -51,15 +51,15 @@ fn it_asks_again_when_a_refusal_is_over() {
 #[test]
 fn what_it_withdrew_it_never_asks_for_again() {
     let mut candidate = asking();
-    assert_eq!(candidate.withdraw(at(50)), Some(6));
+    assert_eq!(candidate.withdraw(at(50)), Some(7));
     assert_eq!(candidate.withdraw(at(50)), None);
-    assert_eq!((candidate.withdrawn(), candidate.not_before()), (6, at(50)));
+    assert_eq!((candidate.withdrawn(), candidate.not_before()), (7, at(50)));
     candidate.begin(at(60), 3, Reason::NoMaster);
-    assert_eq!(candidate.bid().map(|bid| bid.term), Some(7));
-    candidate.raise(at(61), 9);
-    assert_eq!(candidate.bid().map(|bid| bid.term), Some(10));
-    assert_eq!(candidate.withdrawn(), 7);
-    assert!(candidate.bid_for(7).is_none() && candidate.bid_for(10).is_some());
+    assert_eq!(candidate.bid().map(|bid| bid.term), Some(9));
+    candidate.raise(at(61), 10);
+    assert_eq!(candidate.bid().map(|bid| bid.term), Some(12));
+    assert_eq!(candidate.withdrawn(), 9);
+    assert!(candidate.bid_for(9).is_none() && candidate.bid_for(12).is_some());
 }
 
 #[test]
@@ -75,8 +75,8 @@ fn a_raise_forgets_the_votes_for_the_term_before() {
     let set = super::super::set::VoterSet::new("edge", ["a"].into_iter());
     let mut candidate = asking();
     let voter = crate::wire::node_tag("edge", "a");
-    candidate.bid_for(6).unwrap().parts.note(voter, at(0), L, &timing());
+    candidate.bid_for(7).unwrap().parts.note(voter, at(0), L, &timing());
     assert!(candidate.bid().unwrap().parts.end(&set).is_some());
-    candidate.raise(at(1), 6);
+    candidate.raise(at(1), 7);
     assert!(candidate.bid().unwrap().parts.end(&set).is_none());
 }

@@ -62,7 +62,12 @@ fn what_each_ask_gets() {
         ("other voters in force", 100, others, remaining(100)),
         ("another, a higher term", 100, ask(B, SB, 1, 9), remaining(200)),
         ("another, at the last moment", 299, ask(B, SB, 1, 9), remaining(1)),
-        ("another, when it is over", 300, ask(B, SB, 1, 6), Verdict::Granted),
+        ("another, when it is over", 300, ask(B, SB, 1, 7), Verdict::Granted),
+        ("another, the term of A's successor", 300, ask(B, SB, 1, 6), remaining(0)),
+        ("A's successor, when it is over", 300, heir(SA, 5), Verdict::Granted),
+        ("the successor of one that won this term without me", 300, heir(SB, 5), Verdict::Granted),
+        ("the successor of an earlier term", 300, heir(SA, 4), remaining(0)),
+        ("A itself, the term after", 300, ask(A, SA, 2, 6), Verdict::Granted),
         ("another, the term that A had", 300, ask(B, SB, 1, 5), remaining(0)),
         ("another, a lower term", 300, ask(B, SB, 1, 4), remaining(0)),
         ("A after a restart", 100, ask(A, SB, 1, 6), remaining(200)),
@@ -88,7 +93,7 @@ fn a_refusal_leaves_everything_as_it_was() {
 #[test]
 fn what_frees_the_vote() {
     type Deed = fn(&mut Voter);
-    // (what, deed, what B's ask for term 6 gets at 100 ms)
+    // (what, deed, what B's ask for term 7 gets at 100 ms)
     let table: [(&str, Deed, Verdict); 10] = [
         ("nothing", |_| {}, remaining(200)),
         ("a release", |v| v.released(A, SA, 2, 5, false), Verdict::Granted),
@@ -104,7 +109,7 @@ fn what_frees_the_vote() {
     for (what, deed, verdict) in table {
         let mut voter = bound();
         deed(&mut voter);
-        assert_eq!(voter.ask(at(100), &ask(B, SB, 3, 6), &timing()), verdict, "{what}");
+        assert_eq!(voter.ask(at(100), &ask(B, SB, 3, 7), &timing()), verdict, "{what}");
     }
 }
 
@@ -131,6 +136,21 @@ fn an_ask_from_before_a_withdrawal_or_a_release_counts_for_nothing() {
 }
 
 #[test]
+fn a_term_that_was_withdrawn_has_no_successor() {
+    for (withdrawn, verdict) in [(4, remaining(0)), (5, Verdict::Granted), (6, Verdict::Granted)] {
+        let mut voter = bound();
+        voter.withdrawn(A, SA, 2, withdrawn);
+        let when = at(300);
+        assert_eq!(voter.ask(when, &ask(B, SB, 1, 6), &timing()), verdict, "{withdrawn}");
+    }
+    // What is granted after that may be won again.
+    let mut voter = bound();
+    voter.withdrawn(A, SA, 2, 5);
+    assert_eq!(voter.ask(at(1), &ask(B, SB, 1, 7), &timing()), Verdict::Granted);
+    assert_eq!(voter.ask(at(301), &ask(A, SA, 3, 8), &timing()), remaining(0));
+}
+
+#[test]
 fn a_voter_abstains_for_the_longest_lease_that_it_may_have_granted() {
     let mut voter = Voter::new(at(0), L, (5, SA));
     // 1 + 2 ρ
@@ -143,7 +163,8 @@ fn a_voter_abstains_for_the_longest_lease_that_it_may_have_granted() {
 fn what_was_granted_before_a_restart_is_known() {
     let after = || Voter::new(at(0), Duration::ZERO, (5, SA));
     assert_eq!(after().ask(at(0), &ask(B, SB, 1, 5), &timing()), remaining(0));
-    assert_eq!(after().ask(at(0), &ask(B, SB, 1, 6), &timing()), Verdict::Granted);
+    assert_eq!(after().ask(at(0), &ask(B, SB, 1, 6), &timing()), remaining(0));
+    assert_eq!(after().ask(at(0), &ask(B, SB, 1, 7), &timing()), Verdict::Granted);
     // The holder of then may go on.
     assert_eq!(after().ask(at(0), &ask(A, SA, 1, 5), &timing()), Verdict::Granted);
 }
