@@ -152,6 +152,36 @@ fn a_dead_successor_is_waited_for_no_longer_than_the_lease() {
 }
 
 #[test]
+fn a_successor_that_nobody_hears_has_its_term_to_itself() {
+    // Long before the detection time is over the old master is free to ask again.
+    let quick = |config: &mut wgha_proto::NodeConfig| {
+        majority(config);
+        config.handover_timeout = 20 * MS;
+    };
+    let mut world = World::with(&[("gw1", 150), ("gw2", 100), ("w1", 1)], quick);
+    world.run(10 * D);
+    let term = world.node("gw1").level().term;
+    world.command("gw1", Command::Handover { to: None, force: false }).unwrap();
+    world.run(4 * MS);
+    assert_eq!(world.role("gw1"), Role::Backup, "it leaves");
+    world.cut.extend([(1, 0), (1, 2)]);
+    let left = world.now;
+    world.run(5 * MS);
+    assert_eq!((world.role("gw2"), world.node("gw2").level().term), (Role::Master, term + 1));
+    while world.role("gw1") != Role::Master {
+        world.run(MS);
+        assert!(world.now.since(left) < 2 * D, "nobody takes over");
+    }
+    // By new votes, after all of the lease that it handed on.
+    assert!(world.now.since(left) > D / 2, "{:?}", world.now.since(left));
+    assert!(world.node("gw1").level().term > term + 1);
+    assert_eq!(world.reason("gw2"), Reason::LeaseLost);
+    world.cut.clear();
+    world.run(5 * D);
+    assert_eq!((world.masters(), world.two_acting), (vec!["gw1"], 0));
+}
+
+#[test]
 fn a_lone_gateway_with_two_witnesses() {
     let mut world = cluster(&[("gw1", 150), ("w1", 1), ("w2", 1)]);
     assert_eq!(world.masters(), ["gw1"]);
