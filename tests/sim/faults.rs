@@ -2,7 +2,7 @@
 
 use wgha_proto::{Ability, Command, Keyring};
 
-use crate::options::{Nanos, Options, Remaining};
+use crate::options::{MS, Nanos, Options, Remaining};
 use crate::stats::Situation;
 use crate::world::{World, host_name};
 
@@ -30,6 +30,13 @@ enum Fault {
     Stretched,
     /// A master and a gateway that do not hear each other: the rest knows better, until it is restarted.
     Squeeze(usize, usize),
+    /// A successor that hears only the old master, and that late; then nobody hears it any more.
+    Blind {
+        master: usize,
+        to: usize,
+        delay: Nanos,
+        mute: bool,
+    },
     None,
 }
 
@@ -151,6 +158,8 @@ impl Faults {
             Fault::None => 0,
             // Each step of a rotation has time to reach everyone.
             Fault::Rotation(..) => w.o.detection(),
+            // The request and the answer arrive.
+            Fault::Blind { delay, .. } => delay + w.o.interval * 2 / 3 + 10 * MS,
             _ => {
                 let longest = w.rng.pick(&[1, 3, 3, 7]) * w.o.detection();
                 w.rng.within(w.o.interval / 2, longest)
@@ -350,6 +359,9 @@ impl Faults {
     }
 
     fn handover(w: &mut World, victim: usize) -> Fault {
+        if w.o.majority && w.hosts[victim].is_master() && w.rng.permille(400) {
+            return Faults::blind(w, victim);
+        }
         let to = match w.rng.below(3) {
             0 => None,
             _ => Some(Options::name(Faults::other(w, victim))),
@@ -357,6 +369,36 @@ impl Faults {
         let force = w.rng.permille(200);
         w.command(victim, Command::Handover { to, force });
         Fault::None
+    }
+
+    /// A handover to a gateway that no voter but the old master hears: what it inherits is all that it has, and the
+    /// others choose a master as soon as that is over.
+    fn blind(w: &mut World, master: usize) -> Fault {
+        let Some(to) = w.gateways().find(|&host| host != master) else { return Fault::None };
+        let delay = w.rng.within(w.o.detection() / 8, w.o.detection() / 2);
+        w.audit.slower(delay);
+        w.network.each_path(master, to, |link| link.delay += delay);
+        for (from, to) in blind_links(w, master, to) {
+            w.network.each_path(from, to, |link| link.cuts += 1);
+        }
+        w.command(master, Command::Handover { to: Some(Options::name(to)), force: true });
+        Fault::Blind { master, to, delay, mute: false }
+    }
+
+    fn blind_on(w: &mut World, index: usize, pair: (usize, usize), delay: Nanos, mute: bool) {
+        let (master, to) = pair;
+        if !mute && !w.healed {
+            w.network.mute[to] += 1;
+            w.faults.list[index] = Fault::Blind { master, to, delay, mute: true };
+            return w.heal_at(w.now + 2 * w.o.detection(), index);
+        }
+        if mute {
+            w.network.mute[to] -= 1;
+        }
+        w.network.each_path(master, to, |link| link.delay -= delay);
+        for (from, to) in blind_links(w, master, to) {
+            w.network.each_path(from, to, |link| link.cuts -= 1);
+        }
     }
 
     fn reload(w: &mut World, victim: usize) -> Fault {
@@ -487,6 +529,9 @@ impl Faults {
                 w.network.deaf[host] -= 1;
                 w.network.mute[host] -= 1;
                 join_router(w, host, true);
+            }
+            Fault::Blind { master, to, delay, mute } => {
+                Faults::blind_on(w, index, (master, to), delay, mute);
             }
             Fault::Squeeze(master, other) => Faults::squeeze_on(w, index, master, other),
             Fault::Router(hosts) => hosts.into_iter().for_each(|host| join_router(w, host, true)),
@@ -628,4 +673,10 @@ fn describe(fault: &Fault) -> String {
         Fault::Rotation(step, ..) => format!("key rotation, step {step}"),
         other => format!("{other:?}"),
     }
+}
+
+/// Both directions between the successor and all but the old master.
+fn blind_links(w: &World, master: usize, to: usize) -> Vec<(usize, usize)> {
+    let others = (0..w.o.members()).filter(|&host| host != master && host != to);
+    others.flat_map(|host| [(host, to), (to, host)]).collect()
 }
