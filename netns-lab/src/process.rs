@@ -56,6 +56,9 @@ impl Spec {
     }
 }
 
+/// The longest wait for what an ended program wrote last.
+const DRAIN: Duration = Duration::from_millis(500);
+
 /// A running (or ended) program and its log.
 pub struct Process {
     node_name: String,
@@ -135,7 +138,13 @@ impl Process {
             }
             let ended = self.child.try_wait()?.is_some();
             if ended || Instant::now() > end {
+                if ended {
+                    self.drain();
+                }
                 let log = self.log();
+                if log.contains(text) {
+                    return Ok(());
+                }
                 let tail: Vec<&str> = log.lines().rev().take(20).collect();
                 let tail: Vec<&str> = tail.into_iter().rev().collect();
                 bail!(
@@ -163,7 +172,7 @@ impl Process {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Waits for its end.
+    /// Waits for its end; the log then holds all that it said.
     ///
     /// # Errors
     /// When it does not end in time.
@@ -171,6 +180,7 @@ impl Process {
         let end = Instant::now() + timeout;
         while Instant::now() < end {
             if let Some(status) = self.child.try_wait()? {
+                self.drain();
                 return Ok(status);
             }
             thread::sleep(Duration::from_millis(5));
@@ -199,6 +209,15 @@ impl Process {
         }
     }
 
+    /// Waits until the last lines of a program that ended stand in the log. A grandchild that left the
+    /// group may hold the pipes for ever, so not for long.
+    fn drain(&self) {
+        let end = Instant::now() + DRAIN;
+        while Instant::now() < end && self.readers.iter().any(|r| !r.is_finished()) {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     fn group(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.child.id()).unwrap_or(i32::MAX))
     }
@@ -208,11 +227,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = killpg(self.group(), Signal::SIGKILL);
         let _ = self.child.wait();
-        // A grandchild that left the group may hold the pipes: never wait for it longer than this.
-        let end = Instant::now() + Duration::from_millis(200);
-        while Instant::now() < end && self.readers.iter().any(|r| !r.is_finished()) {
-            thread::sleep(Duration::from_millis(2));
-        }
+        self.drain();
     }
 }
 

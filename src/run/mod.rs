@@ -1,9 +1,9 @@
 //! `wgha run`: puts the daemon together.
 //!
-//! Five threads: the protocol's, which never blocks (`daemon.rs`); the reconciler's, which changes
-//! the machine (`gateway/`); that of the sync channel (`sync/`); that which asks the router
-//! (`evidence/`); and this one: operators, hooks, events, files. They share bounded channels and
-//! watched levels.
+//! Six threads: the protocol's, which never blocks (`daemon.rs`); the reconciler's, which changes
+//! the machine (`gateway/`); that of the sync channel (`sync/`) and that of the files it carries
+//! (`sync/files/`); that which asks the router (`evidence/`); and this one: operators, hooks, events.
+//! They share bounded channels and watched levels.
 
 use std::path::Path;
 use std::process::ExitCode;

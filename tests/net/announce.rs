@@ -3,11 +3,10 @@
 use std::net::{IpAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use pnet::datalink::{self, Channel, Config, DataLinkReceiver};
 use wgha::config::FloatingIp;
 use wgha::net::{Netlink, address, announce};
 
-use crate::namespace::{Ns, as_root};
+use crate::namespace::{Ns, as_root, frames_of};
 
 const VIP: [&str; 2] = ["10.0.0.10", "fd00::10"];
 
@@ -113,7 +112,7 @@ fn all_forms_are_on_the_wire() {
         let lab = Lab::new();
         claim(&lab.a);
         let (sender, frames) = std::sync::mpsc::channel();
-        let mut ear = lab.neighbour.run(listen);
+        let mut ear = lab.neighbour.run(|| frames_of("br0"));
         let own = mac(&lab.a);
         std::thread::spawn(move || {
             while let Ok(frame) = ear.next() {
@@ -141,19 +140,6 @@ fn all_forms_are_on_the_wire() {
             advertisement |= frame.len() == 86 && frame[54] == 136 && frame[80..86] == source[..];
         }
     });
-}
-
-fn listen() -> Box<dyn DataLinkReceiver> {
-    let interface = datalink::interfaces().into_iter().find(|i| i.name == "br0").unwrap();
-    let config = Config {
-        promiscuous: false,
-        read_timeout: Some(Duration::from_secs(10)),
-        ..Config::default()
-    };
-    match datalink::channel(&interface, config).unwrap() {
-        Channel::Ethernet(_, receiver) => receiver,
-        _ => panic!("not an Ethernet channel"),
-    }
 }
 
 #[test]

@@ -5,13 +5,12 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use pnet::datalink::{self, Channel, Config, DataLinkReceiver};
 use tokio::sync::watch;
 use wgha::config::EvidenceChoice;
 use wgha::evidence::{self, Parts, Picture, Settings, View};
 use wgha_proto::Evidence;
 
-use crate::namespace::{Ns, as_root};
+use crate::namespace::{Ns, as_root, frames_of};
 
 const INTERVAL: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -289,7 +288,7 @@ fn it_asks_as_itself_and_never_as_the_floating_ip() {
     as_root("evidence::it_asks_as_itself_and_never_as_the_floating_ip", || {
         let lab = Lab::new(&[0, 1]);
         let (sender, frames) = std::sync::mpsc::channel();
-        let mut ear = lab.router.run(listen);
+        let mut ear = lab.router.run(|| frames_of("eth0"));
         std::thread::spawn(move || {
             while let Ok(frame) = ear.next() {
                 if sender.send(frame.to_vec()).is_err() {
@@ -324,17 +323,4 @@ fn it_asks_as_itself_and_never_as_the_floating_ip() {
             assert_eq!(lab.router.ip(&format!("neigh show {vip}")), "", "the router learnt {vip}");
         }
     });
-}
-
-fn listen() -> Box<dyn DataLinkReceiver> {
-    let interface = datalink::interfaces().into_iter().find(|i| i.name == "eth0").unwrap();
-    let config = Config {
-        promiscuous: false,
-        read_timeout: Some(Duration::from_secs(10)),
-        ..Config::default()
-    };
-    match datalink::channel(&interface, config).unwrap() {
-        Channel::Ethernet(_, receiver) => receiver,
-        _ => panic!("not an Ethernet channel"),
-    }
 }

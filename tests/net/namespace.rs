@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{geteuid, gettid};
+use pnet::datalink::{self, Channel, Config, DataLinkReceiver};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -139,4 +140,18 @@ pub(crate) fn as_root(test: &str, body: impl FnOnce()) {
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains("1 passed"), "{text}{errors}");
+}
+
+/// Every frame of an interface of the namespace that this thread is in.
+pub(crate) fn frames_of(name: &str) -> Box<dyn DataLinkReceiver> {
+    let interface = datalink::interfaces().into_iter().find(|i| i.name == name).unwrap();
+    let config = Config {
+        promiscuous: false,
+        read_timeout: Some(Duration::from_secs(10)),
+        ..Config::default()
+    };
+    match datalink::channel(&interface, config).unwrap() {
+        Channel::Ethernet(_, receiver) => receiver,
+        _ => panic!("not an Ethernet channel"),
+    }
 }

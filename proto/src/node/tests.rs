@@ -545,15 +545,15 @@ fn alive_paths(peer: &PeerSnapshot) -> Vec<bool> {
     peer.paths.iter().map(|path| path.alive).collect()
 }
 
-/// Two nodes with two paths for 3 s; `passes` says which datagrams arrive: (to b, path, ms).
-fn two_paths(passes: impl Fn(bool, u8, u64) -> bool) -> (Node, Node) {
+/// Two nodes with two paths, up to `end` ms; `passes` says which datagrams arrive: (to b, path, ms).
+fn two_paths(end: u64, passes: impl Fn(bool, u8, u64) -> bool) -> (Node, Node) {
     let two = |name| {
         let mut config = config(name);
         config.peers[0].paths = 2;
         config
     };
     let (mut a, mut b) = (boot(two("gw1"), 1, at(0)), boot(two("gw2"), 2, at(0)));
-    for ms in (0..3000).step_by(20) {
+    for ms in (0..=end).step_by(20) {
         a.handle_timeout(at(ms));
         b.handle_timeout(at(ms));
         let mut flying: VecDeque<(bool, Vec<u8>)> = VecDeque::new();
@@ -576,54 +576,34 @@ fn both_ends_name_the_broken_direction() {
     let broken = |node: &Node| -> Vec<Option<Broken>> {
         node.snapshot(at(3000)).peers[0].paths.iter().map(|path| path.broken).collect()
     };
-    let (a, b) = two_paths(|_, _, _| true);
+    let (a, b) = two_paths(2980, |_, _, _| true);
     assert_eq!((broken(&a), broken(&b)), (vec![None; 2], vec![None; 2]));
     // From a to b the first path breaks.
-    let (a, b) = two_paths(|to_b, path, ms| ms < 1500 || !(to_b && path == 0));
+    let (a, b) = two_paths(2980, |to_b, path, ms| ms < 1500 || !(to_b && path == 0));
     assert_eq!((broken(&a), broken(&b)), (vec![Some(Send), None], vec![Some(Receive), None]));
     // Both paths to b break: b cannot tell whether a lives.
-    let (a, b) = two_paths(|to_b, _, ms| ms < 1500 || !to_b);
+    let (a, b) = two_paths(2980, |to_b, _, ms| ms < 1500 || !to_b);
     assert_eq!((broken(&a), broken(&b)), (vec![Some(Send); 2], vec![None; 2]));
     assert!(!a.snapshot(at(3000)).peers[0].alive, "who does not hear is not alive");
     // The first path breaks one way, the second the other way.
-    let (a, b) = two_paths(|to_b, path, ms| ms < 1500 || to_b == (path == 1));
+    let (a, b) = two_paths(2980, |to_b, path, ms| ms < 1500 || to_b == (path == 1));
     assert_eq!(broken(&a), [Some(Send), Some(Receive)]);
     assert_eq!(broken(&b), [Some(Receive), Some(Send)]);
     assert!(a.snapshot(at(3000)).peers[0].alive && b.snapshot(at(3000)).peers[0].alive);
     // Both ways of the second one.
-    let (a, _) = two_paths(|_, path, ms| ms < 1500 || path == 0);
+    let (a, _) = two_paths(2980, |_, path, ms| ms < 1500 || path == 0);
     assert_eq!(broken(&a), [None, Some(Both)]);
     // The other one is gone.
-    let (a, _) = two_paths(|_, _, ms| ms < 1500);
+    let (a, _) = two_paths(2980, |_, _, ms| ms < 1500);
     assert_eq!(broken(&a), [None; 2]);
 }
 
 #[test]
 fn any_live_path_keeps_a_peer_alive() {
-    let two = |name| {
-        let mut config = config(name);
-        config.peers[0].paths = 2;
-        config
-    };
-    let (mut a, mut b) = (boot(two("gw1"), 1, at(0)), boot(two("gw2"), 2, at(0)));
-    for ms in (0..3000).step_by(20) {
-        a.handle_timeout(at(ms));
-        b.handle_timeout(at(ms));
-        let mut flying: VecDeque<(bool, Vec<u8>)> = VecDeque::new();
-        flying.extend(drain(&mut a, at(ms)).into_iter().map(|bytes| (true, bytes)));
-        flying.extend(drain(&mut b, at(ms)).into_iter().map(|bytes| (false, bytes)));
-        while let Some((to_b, mut bytes)) = flying.pop_front() {
-            // After 1500 ms only the second path works.
-            if ms < 1500 || bytes[5] == 1 {
-                let node = if to_b { &mut b } else { &mut a };
-                let _ = node.handle_datagram(at(ms), &mut bytes);
-                flying.extend(drain(node, at(ms)).into_iter().map(|bytes| (!to_b, bytes)));
-            }
-        }
-        if ms == 1400 {
-            assert_eq!(alive_paths(&a.snapshot(at(ms)).peers[0]), [true, true]);
-        }
-    }
+    let (a, _) = two_paths(1400, |_, _, _| true);
+    assert_eq!(alive_paths(&a.snapshot(at(1400)).peers[0]), [true, true]);
+    // After 1500 ms only the second path works.
+    let (a, b) = two_paths(2980, |_, path, ms| ms < 1500 || path == 1);
     for node in [&a, &b] {
         let peer = &node.snapshot(at(3000)).peers[0];
         assert_eq!((peer.alive, &alive_paths(peer)[..]), (true, &[false, true][..]));
