@@ -39,6 +39,8 @@ pub enum Input {
     Look(oneshot::Sender<Picture>),
     /// A new config.
     Reconfigure(Box<NewConfig>),
+    /// Have the voters of the config in force vote from now on.
+    ForceVoters,
 }
 
 /// What a reload brings to the loop.
@@ -198,6 +200,7 @@ impl Daemon {
                 self.link.reconfigure(&new.config);
                 self.node.reconfigure(now, new.node, new.keys);
             }
+            Input::ForceVoters => self.node.force_voters(now),
         }
     }
 

@@ -6,6 +6,7 @@
 mod api;
 mod direction;
 mod election;
+mod fingerprint;
 mod freshness;
 mod handover;
 mod keys;

@@ -21,6 +21,7 @@ use parts::{Answer, Backoff, Duplicate, Failure, Incoming, Releasing, Stopping, 
 mod candidacy;
 mod command;
 mod decide;
+mod fingerprint;
 mod lease;
 mod parts;
 mod receive;
@@ -71,6 +72,9 @@ pub enum Destination {
 /// - A `now` that lies before one already seen is taken for that one.
 /// - Every `handle_*` first looks how late it is: a master that was not called for longer than the
 ///   detection time beyond `poll_timeout` stops being master before it looks at its input.
+///
+/// A clone is another future of the same node, for explorers of states; never let both speak to one cluster.
+#[derive(Clone)]
 pub struct Node {
     config: NodeConfig,
     keys: Keyring,

@@ -28,6 +28,7 @@ pub(crate) struct Claim {
 }
 
 /// Another node.
+#[derive(Clone)]
 pub(crate) struct Peer {
     pub(crate) config: PeerConfig,
     pub(crate) tag: Tag,

@@ -153,6 +153,7 @@ fn boot(state: &StateDir, setup: &Setup) -> anyhow::Result<Boot> {
             term: 0,
             session: [0; 16],
             voters: Vec::new(),
+            before: Vec::new(),
         });
         kept.longest = kept.longest.max(setup.config.detection());
         state.set_votes(&kept)?;

@@ -28,6 +28,7 @@ pub(super) fn status(
     uptime: Duration,
 ) -> Status {
     let node = &picture.node;
+    let fencing = "process only";
     let level = &node.level;
     let since = picture.now.since(node.since);
     Status {
@@ -41,8 +42,8 @@ pub(super) fn status(
         healthy: node.healthy,
         maintenance: node.maintenance,
         ready: node.ready,
-        exclusive: exclusive(config, node.lease.as_ref()),
-        fencing: "process only".to_owned(),
+        exclusive: exclusive(config, node.lease.as_ref(), fencing),
+        fencing: fencing.to_owned(),
         uptime_seconds: uptime.as_secs(),
         lease: lease(node.lease.as_ref()),
         nodes: nodes(config, picture),
@@ -114,11 +115,14 @@ pub(super) fn add_files(status: &mut Status, files: Option<sync::files::Picture>
     status.link.insert("files_dropped".to_owned(), picture.dropped);
 }
 
-/// Whether a master is the only one, and by what.
-fn exclusive(config: &Config, lease: Option<&LeaseSnapshot>) -> String {
+/// Whether a master is the only one, and by what. A lease ends by itself; the effects of a process that does not run
+/// end with it only where something else takes them off.
+fn exclusive(config: &Config, lease: Option<&LeaseSnapshot>, fencing: &str) -> String {
     match lease {
         Some(lease) => {
-            format!("yes (lease of {} of {} voters)", lease.majority, lease.voters.len())
+            let voters = lease.voters.len();
+            let only = if fencing == "gate" { "" } else { ", while its process runs" };
+            format!("yes (lease of {} of {voters} voters{only})", lease.majority)
         }
         None if config.needs_majority() => "no (not every node has this config yet)".to_owned(),
         None if config.nodes.len() <= 2 => "no (two voters)".to_owned(),

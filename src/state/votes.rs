@@ -13,6 +13,8 @@ pub(super) struct KeptVotes {
     term: Term,
     session: String,
     voters: Vec<String>,
+    #[serde(default)]
+    before: Vec<String>,
 }
 
 impl KeptVotes {
@@ -23,6 +25,7 @@ impl KeptVotes {
             term: votes.term,
             session: votes.session.iter().map(|byte| format!("{byte:02x}")).collect(),
             voters: votes.voters.clone(),
+            before: votes.before.clone(),
         }
     }
 
@@ -36,7 +39,8 @@ impl KeptVotes {
             *byte = u8::from_str_radix(self.session.get(index * 2..index * 2 + 2)?, 16).ok()?;
         }
         let longest = Duration::from_millis(self.longest_ms);
-        Some(VoteRecord { longest, term: self.term, session, voters: self.voters })
+        let KeptVotes { term, voters, before, .. } = self;
+        Some(VoteRecord { longest, term, session, voters, before })
     }
 }
 
@@ -50,6 +54,7 @@ mod tests {
             term: 7,
             session: [0xab; 16],
             voters: vec!["gw1".to_owned(), "w1".to_owned()],
+            before: vec!["gw1".to_owned()],
         }
     }
 

@@ -3,6 +3,7 @@
 //! - `life`: elections, failover, handover, stop, maintenance, restarts, two processes of one name.
 //! - `contract`: exit codes, `status --json`, `events --json`, the control socket.
 //! - `keys`: rotation of the cluster key on live daemons.
+//! - `voters`: a voter that is lost for good.
 //! - `hostile`: datagrams that are flipped, cut, replayed, reflected or invented.
 //!
 //! No test asserts how long something takes: each waits, within a bound, until it is so.
@@ -14,3 +15,4 @@ mod hostile;
 mod keys;
 mod life;
 mod proxy;
+mod voters;

@@ -4,6 +4,7 @@ use wgha_proto::{Ability, Command, Keyring};
 
 use crate::options::{MS, Nanos, Options, Remaining};
 use crate::stats::Situation;
+use crate::voters::{self, Joining};
 use crate::world::{World, host_name};
 
 /// A fault that stands. What is needed to undo it is kept with it.
@@ -37,6 +38,8 @@ enum Fault {
         delay: Nanos,
         mute: bool,
     },
+    /// Members that join.
+    Joining(Joining),
     None,
 }
 
@@ -96,6 +99,8 @@ enum Kind {
     Reload,
     Rotation,
     Second,
+    /// Only where members wait for it.
+    Join,
 }
 
 impl Faults {
@@ -151,6 +156,9 @@ impl Faults {
             }
             draw -= weight;
         }
+        if w.o.spare > 0 && !w.joined && w.rng.permille(400) {
+            kind = Kind::Join;
+        }
         w.note(|| format!("-- fault {index}: {kind:?}"));
         w.stats.faults += 1;
         let fault = Faults::begin(w, kind);
@@ -160,6 +168,7 @@ impl Faults {
             Fault::Rotation(..) => w.o.detection(),
             // The request and the answer arrive.
             Fault::Blind { delay, .. } => delay + w.o.interval * 2 / 3 + 10 * MS,
+            Fault::Joining(_) => 1,
             _ => {
                 let longest = w.rng.pick(&[1, 3, 3, 7]) * w.o.detection();
                 w.rng.within(w.o.interval / 2, longest)
@@ -206,6 +215,7 @@ impl Faults {
             Kind::Router => Faults::router(w),
             Kind::Crash => Faults::crash(w, victim),
             Kind::Pause => Faults::pause(w, victim),
+            Kind::Join => Fault::Joining(voters::join(w)),
             // A name that runs twice voids what leases promise.
             Kind::Second if w.o.majority => Faults::squeeze(w),
             _ => {
@@ -500,7 +510,7 @@ impl Faults {
 
     pub(crate) fn heal(w: &mut World, index: usize) {
         let fault = std::mem::replace(&mut w.faults.list[index], Fault::Over);
-        if !matches!(fault, Fault::Over | Fault::None | Fault::Waiting) {
+        if !matches!(fault, Fault::Over | Fault::None | Fault::Waiting | Fault::Joining(_)) {
             w.note(|| format!("-- fault {index} ends: {}", describe(&fault)));
         }
         match fault {
@@ -534,6 +544,12 @@ impl Faults {
                 Faults::blind_on(w, index, (master, to), delay, mute);
             }
             Fault::Squeeze(master, other) => Faults::squeeze_on(w, index, master, other),
+            Fault::Joining(joining) => {
+                if let Some((next, lasts)) = voters::go_on(w, joining) {
+                    w.faults.list[index] = Fault::Joining(next);
+                    w.heal_at(w.now + lasts, index);
+                }
+            }
             Fault::Router(hosts) => hosts.into_iter().for_each(|host| join_router(w, host, true)),
             other => Faults::heal_host(w, index, other),
         }
@@ -610,6 +626,9 @@ impl Faults {
         w.healed = true;
         for index in 0..w.faults.list.len() {
             Faults::heal(w, index);
+        }
+        if w.o.spare > 0 && !w.joined {
+            voters::join(w);
         }
         for host in 0..w.o.members() {
             w.hosts[host].gateway.fail_enter = 0;

@@ -30,6 +30,7 @@ impl World {
                 term: 0,
                 session: [0; 16],
                 voters: Vec::new(),
+                before: Vec::new(),
             });
         }
         if self.mutation == Mutation::VotesForgotten
@@ -139,11 +140,22 @@ fn won(w: &mut World, x: usize, from: Role, term: Term, reason: &Reason) -> (Rul
     }
 }
 
+/// Who votes in the eyes of a node.
+pub(crate) fn voters_in_force(w: &World, x: usize) -> Vec<usize> {
+    let host = &w.hosts[x];
+    let Some(process) = &host.process else { return Vec::new() };
+    let lease = process.node.snapshot(host.clock.local(w.now)).lease;
+    let names = lease.map_or_else(Vec::new, |lease| lease.voters);
+    (0..w.o.members()).filter(|&y| names.contains(&w.hosts[y].config.name)).collect()
+}
+
 /// A majority was heard lately.
 fn majority(w: &World, x: usize) -> Verdict {
-    let heard = (0..w.o.members())
-        .filter(|&y| y != x && w.now.saturating_sub(w.audit.heard[x][y].maybe_at) < w.audit.long);
-    ok(heard.count() + 1 > w.o.members() / 2, "no majority is heard")
+    let voters = voters_in_force(w, x);
+    let lately = |y: &&usize| {
+        w.now.saturating_sub(w.audit.heard[x][**y].maybe_at) < w.audit.long || **y == x
+    };
+    ok(voters.iter().filter(lately).count() > voters.len() / 2, "no majority is heard")
 }
 
 /// A lease is lost only if a majority does not answer.
@@ -154,10 +166,11 @@ pub(crate) fn lost(w: &mut World, from: Role, to: Role) -> Verdict {
 
 /// In the liveness phase: the gateway that serves is one that hears a majority and is heard by it.
 pub(crate) fn connected(w: &World, x: usize) -> bool {
-    let both = (0..w.o.members()).filter(|&y| {
-        y != x
-            && w.audit.hears_since(x, y, w.now).is_some()
-            && w.audit.hears_since(y, x, w.now).is_some()
+    let voters = voters_in_force(w, x);
+    let both = voters.iter().filter(|&&y| {
+        y == x
+            || w.audit.hears_since(x, y, w.now).is_some()
+                && w.audit.hears_since(y, x, w.now).is_some()
     });
-    both.count() + 1 > w.o.members() / 2
+    both.count() > voters.len() / 2
 }

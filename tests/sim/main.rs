@@ -39,6 +39,7 @@ mod reasons;
 mod rng;
 mod schedule;
 mod stats;
+mod voters;
 mod world;
 
 use std::sync::Mutex;

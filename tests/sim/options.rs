@@ -48,6 +48,8 @@ pub(crate) struct Options {
     pub(crate) remaining: Remaining,
     /// Mastership needs a lease from a majority.
     pub(crate) majority: bool,
+    /// The last so many members, witnesses, join later.
+    pub(crate) spare: usize,
 }
 
 /// The fault that the liveness phase keeps.
@@ -104,6 +106,7 @@ impl Options {
                 Remaining::OneWayLink,
             ]),
             majority: false,
+            spare: 0,
         }
     }
 
@@ -118,6 +121,7 @@ impl Options {
             (2, 1),
             (1, 2),
             (2, 2),
+            (2, 3),
             (3, 0),
             (3, 0),
             (3, 2),
@@ -126,6 +130,9 @@ impl Options {
             (5, 0),
             (5, 2),
         ]);
+        if o.gateways > 1 && o.witnesses > 1 && rng.permille(600) {
+            o.spare = rng.within(1, o.witnesses as u64 - 1) as usize;
+        }
         // L − M > 2 I + round trip, as `wgha check` asks for.
         o.interval = rng.pick(&[100, 100, 200, 1000]) * MS;
         o.misses = rng.pick(&[3, 3, 3, 4, 5]);
@@ -175,7 +182,17 @@ impl Options {
         ["ann", "bob", "cat", "dan", "eve", "fay", "gil"][member].to_owned()
     }
 
-    /// The config that a member starts with.
+    /// The config that a member starts with: those who join later are not in those of the others.
+    pub(crate) fn first_config(&self, member: usize) -> NodeConfig {
+        let mut config = self.config(member);
+        let old = self.members() - self.spare;
+        if member < old {
+            config.peers.truncate(old - 1);
+        }
+        config
+    }
+
+    /// The config with all members.
     pub(crate) fn config(&self, member: usize) -> NodeConfig {
         NodeConfig {
             cluster: "sim".to_owned(),

@@ -90,7 +90,7 @@ fn start(w: &mut World) {
             w.stats.add(situation);
         }
     }
-    for host in 0..w.o.members() {
+    for host in 0..w.o.members() - w.o.spare {
         w.boot(host);
     }
 }

@@ -84,6 +84,7 @@ situations! {
     SplitVote = "with leases: split vote",
     LostLease = "with leases: lease lost",
     RestartInLease = "with leases: restart inside a lease",
+    VotersChanged = "with leases: other voters came into force",
     Forgot = "with leases: a voter lost its memory",
     RemainingMute = "with leases: liveness: one node stays mute",
     RemainingNothing = "liveness: everything healed",
@@ -153,6 +154,7 @@ impl Stats {
             Situation::SplitVote,
             Situation::LostLease,
             Situation::RestartInLease,
+            Situation::VotersChanged,
         ];
         let text = |s: Situation| Situation::ALL[s as usize].1;
         let counts = required.into_iter().map(|s| (text(s), self.counts[s as usize]));

@@ -124,6 +124,8 @@ pub(crate) struct World {
     stopped: bool,
     /// Everything of chance has stopped.
     pub(crate) healed: bool,
+    /// All members are in everyone's config.
+    pub(crate) joined: bool,
 }
 
 impl World {
@@ -134,7 +136,7 @@ impl World {
             .map(|host| {
                 let member = host % o.members();
                 let keys = if o.is_witness(member) { keys.to_witness() } else { keys.clone() };
-                Host::new(member, o.config(member), keys, &mut rng)
+                Host::new(member, o.first_config(member), keys, &mut rng)
             })
             .collect();
         for host in &mut hosts {
@@ -164,6 +166,7 @@ impl World {
             messages: 0,
             stopped: false,
             healed: false,
+            joined: false,
         }
     }
 

@@ -32,6 +32,8 @@ pub struct VoteRecord {
     pub session: [u8; 16],
     /// The voters in force, by name; empty if there were no leases.
     pub voters: Vec<NodeName>,
+    /// Those that were in force before them; empty if there were none.
+    pub before: Vec<NodeName>,
 }
 
 /// What the reconciler of the machine tells the node.

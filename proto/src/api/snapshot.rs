@@ -43,6 +43,8 @@ pub struct LeaseSnapshot {
     pub voters: Vec<NodeName>,
     /// The config has other voters, which wait for every member.
     pub pending: bool,
+    /// They wait in vain: too many change at once.
+    pub blocked: bool,
     /// It does not vote for so long: it may have granted a lease before it restarted.
     pub abstains: Option<Duration>,
 }

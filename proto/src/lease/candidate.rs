@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Timing;
 use super::holder::Parts;
 use crate::api::{Reason, Term};
+use crate::fingerprint::Printer;
 use crate::time::Time;
 
 /// A term that is being asked for.
@@ -132,6 +133,18 @@ impl Candidate {
     /// Asks for nothing before this time.
     pub(crate) fn pause(&mut self, not_before: Time) {
         self.not_before = self.not_before.max(not_before);
+    }
+
+    pub(crate) fn print(&self, p: &mut Printer) {
+        p.put((self.withdrawn, self.bid.is_some()));
+        p.at(self.not_before);
+        if let Some(bid) = &self.bid {
+            p.put(bid.term);
+            p.at(bid.since);
+            p.at(bid.ask_at);
+            p.maybe_at(bid.again_at);
+            bid.parts.print(p);
+        }
     }
 
     /// The bid is won.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::set::VoterSet;
 use super::{SessionId, Timing, drift};
 use crate::api::Term;
+use crate::fingerprint::Printer;
 use crate::time::Time;
 use crate::wire::Tag;
 
@@ -28,6 +29,15 @@ impl Parts {
             self.0.iter().filter(|(voter, _)| set.contains(voter)).map(|(_, end)| *end).collect();
         ends.sort_unstable_by(|a, b| b.cmp(a));
         ends.get(set.majority() - 1).copied()
+    }
+
+    pub(crate) fn print(&self, p: &mut Printer) {
+        let mut parts = self.0.clone();
+        parts.sort_unstable();
+        for (voter, end) in parts {
+            p.put(voter);
+            p.at(end);
+        }
     }
 
     /// The voters whose part has not ended.
@@ -90,6 +100,13 @@ impl Holder {
     pub(crate) fn end(&self, set: &VoterSet) -> Time {
         let own = self.parts.end(set).unwrap_or(Time::ZERO);
         own.max(self.inherited.map_or(Time::ZERO, |inherited| inherited.end)).max(self.grace)
+    }
+
+    pub(crate) fn print(&self, p: &mut Printer) {
+        p.put((self.term, self.inherited.map(|inherited| (inherited.session, inherited.term))));
+        p.maybe_at(self.inherited.map(|inherited| inherited.end));
+        p.at(self.grace);
+        self.parts.print(p);
     }
 
     /// Until when its effects may stand.

@@ -47,6 +47,13 @@ impl VoterSet {
         self.names.len() / 2 + 1
     }
 
+    /// Whether every majority of this set has a node in common with every majority of the other. Only then may one
+    /// follow the other: while some nodes have the one in force and some the other, no two can both win.
+    pub(crate) fn overlaps(&self, other: &VoterSet) -> bool {
+        let added = other.tags.iter().filter(|tag| !self.contains(tag)).count();
+        self.majority() + other.majority() > self.names.len() + added
+    }
+
     pub(crate) fn contains(&self, node: &Tag) -> bool {
         self.tags.contains(node)
     }
@@ -65,6 +72,19 @@ mod tests {
         let names = ["a", "b", "c", "d", "e"];
         let majorities: Vec<usize> = (1..=5).map(|n| set(&names[..n]).majority()).collect();
         assert_eq!(majorities, [1, 2, 2, 3, 3]);
+    }
+
+    #[test]
+    fn one_node_more_or_less_keeps_majorities_overlapping() {
+        let all = ["a", "b", "c", "d", "e", "f"];
+        for n in 1..6 {
+            let (less, more) = (set(&all[..n]), set(&all[..=n]));
+            assert!(less.overlaps(&more) && more.overlaps(&less) && less.overlaps(&less), "{n}");
+        }
+        // a and c of the one, b and d of the other.
+        assert!(!set(&["a", "b", "c"]).overlaps(&set(&["a", "b", "d"])));
+        assert!(!set(&all[..3]).overlaps(&set(&all[..5])));
+        assert!(set(&all[..4]).overlaps(&set(&["a", "b", "c", "e"])));
     }
 
     #[test]

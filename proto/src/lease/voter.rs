@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::{SessionId, Timing, abstention};
 use crate::api::Term;
+use crate::fingerprint::Printer;
 use crate::time::Time;
 use crate::wire::Tag;
 
@@ -176,6 +177,21 @@ impl Voter {
         let (term, _) = self.highest;
         let heir = ask.transfer.is_some_and(|(_, of)| of == term);
         self.may_have_heir && ask.term == term.saturating_add(1) && !heir
+    }
+
+    /// The numbers of messages count from the last of each node.
+    pub(crate) fn print(&self, p: &mut Printer, last: &dyn Fn(&Tag) -> u64) {
+        p.put((self.highest, self.may_have_heir));
+        p.at(self.abstain_until);
+        p.put(self.grant.is_some());
+        if let Some(grant) = &self.grant {
+            let ask = last(&grant.node).saturating_sub(grant.ask);
+            p.put((grant.node, grant.session, grant.term, ask, grant.handed_on));
+            p.at(grant.until);
+        }
+        for (tag, session, number) in &self.last {
+            p.put((tag, session, last(tag).saturating_sub(*number)));
+        }
     }
 
     /// Notes a message number of an asker; whether it is above all before.

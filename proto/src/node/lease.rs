@@ -18,6 +18,7 @@ use crate::time::Time;
 use crate::wire::body::{Ask, Body, Grant, Held, LeaseFields, Refuse, Release};
 
 /// What a node with leases keeps.
+#[derive(Clone)]
 pub(super) struct Lease {
     pub(super) timing: Timing,
     pub(super) voters: Voters,
@@ -31,7 +32,7 @@ pub(super) struct Lease {
     /// Until when I say that I withdrew.
     pub(super) withdrawal_until: Time,
     /// The end of the lease that I released.
-    released_end: Time,
+    pub(super) released_end: Time,
     /// The longest duration that this run or one before may have granted.
     pub(super) longest: Duration,
     /// The same of this run alone.

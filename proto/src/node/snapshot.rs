@@ -50,6 +50,7 @@ impl Node {
             majority: set.majority(),
             voters: set.names().to_vec(),
             pending: lease.voters.pending.is_some(),
+            blocked: lease.voters.is_blocked(),
             abstains: (!abstains.is_zero()).then_some(abstains),
         })
     }

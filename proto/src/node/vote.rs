@@ -75,7 +75,7 @@ impl Node {
         }
         let (now, foreign) = (self.now, self.foreign_voters());
         let Some(lease) = self.leases_mut() else { return };
-        let same_voters = said.fields.voters == Some(lease.voters.in_force.hash()) && !foreign;
+        let same_voters = lease.voters.accepts(said.fields.voters) && !foreign;
         let (number, term, transfer) = (said.number, ask.term, ask.transfer);
         let ask =
             voter::Ask { node: tag, session, number, term, transfer, timely: true, same_voters };

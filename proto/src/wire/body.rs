@@ -4,8 +4,11 @@
 //! comes twice, is cut off, has another length or a value out of range, or is missing where it is
 //! required, makes the whole datagram malformed: half an understood state is none.
 
+use std::time::Duration;
+
 use super::Tag;
 use crate::api::{Role, WireguardKind};
+use crate::fingerprint::Printer;
 
 mod decode;
 mod encode;
@@ -141,6 +144,17 @@ impl Body {
     /// Whether something outside answered its sender since it last lost me.
     pub(crate) fn has_evidence(&self) -> bool {
         self.evidence == EvidenceKind::Answered
+    }
+
+    /// What is looked at again after the message was read.
+    pub(crate) fn print(&self, p: &mut Printer) {
+        let Flags { healthy, maintenance, ready, leaving, settled } = self.flags;
+        p.put((self.role, self.priority, self.interval_us, self.misses));
+        p.put((healthy, maintenance, ready, leaving, settled));
+        p.put(self.hears.map(|hears| (hears.node, hears.term)));
+        p.length(Duration::from_millis(self.hears.map_or(0, |hears| hears.age_ms.into())));
+        p.put((self.evidence as u8, self.fingerprint, self.wireguard));
+        p.put((self.lease.held.map(|held| held.term), self.lease.voters, self.lease.pending));
     }
 
     /// A body in which nothing has been said yet.

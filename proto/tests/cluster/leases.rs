@@ -318,3 +318,97 @@ fn a_witness_more_comes_into_force_under_the_holder() {
     }
     assert_eq!((world.masters(), world.two_acting), (vec!["gw1"], 0));
 }
+
+/// The reloads of three nodes, which then have `nodes` in their configs.
+fn reload_all(world: &mut World, nodes: &[(&str, u8)]) {
+    for name in ["gw1", "gw2", "w1"] {
+        let mut config = crate::world::config(nodes, name);
+        majority(&mut config);
+        world.reload(name, config);
+    }
+}
+
+/// gw1, gw2 and w1 vote; the others do not run yet.
+fn three_of(all: &[(&str, u8)]) -> World {
+    let mut world = World::with(all, |config| {
+        majority(config);
+        if ["gw1", "gw2", "w1"].contains(&config.name.as_str()) {
+            config.peers.retain(|peer| ["gw1", "gw2", "w1"].contains(&peer.name.as_str()));
+        }
+    });
+    for (name, _) in &all[3..] {
+        world.kill(name);
+    }
+    world.run(10 * D);
+    assert_eq!(world.masters(), ["gw1"]);
+    world
+}
+
+#[test]
+fn sets_whose_majorities_may_have_nobody_in_common_do_not_follow_each_other() {
+    let all = [("gw1", 150), ("gw2", 100), ("w1", 1), ("w2", 1), ("w3", 1)];
+    let mut world = three_of(&all);
+    reload_all(&mut world, &all);
+    world.start("w2", false);
+    world.start("w3", false);
+    world.run(5 * D);
+    for name in ["gw1", "gw2", "w1"] {
+        let lease = picture(&mut world, name).lease.unwrap();
+        assert_eq!((lease.voters.len(), lease.pending, lease.blocked), (3, true, true), "{name}");
+    }
+    // An operator who knows better may.
+    for name in ["gw1", "gw2", "w1"] {
+        let now = world.now;
+        world.node(name).force_voters(now);
+    }
+    world.run(5 * D);
+    let lease = picture(&mut world, "gw1").lease.unwrap();
+    assert_eq!((lease.voters.len(), lease.pending, lease.blocked), (5, false, false));
+    assert_eq!((world.masters(), world.two_acting), (vec!["gw1"], 0));
+}
+
+#[test]
+fn a_witness_that_is_left_out_is_not_waited_for() {
+    let all = [("gw1", 150), ("gw2", 100), ("w1", 1), ("w2", 1)];
+    let mut world = cluster(&all);
+    world.kill("w2");
+    world.run(D);
+    reload_all(&mut world, &all[..3]);
+    world.run(2 * D);
+    for name in ["gw1", "gw2", "w1"] {
+        let lease = picture(&mut world, name).lease.unwrap();
+        assert_eq!((lease.voters.len(), lease.pending), (3, false), "{name}");
+    }
+    assert_eq!((world.masters(), world.two_acting), (vec!["gw1"], 0));
+}
+
+#[test]
+fn a_change_that_stopped_half_way_goes_on() {
+    let all = [("gw1", 150), ("gw2", 100), ("w1", 1), ("w2", 1)];
+    let mut world = three_of(&all);
+    reload_all(&mut world, &all);
+    // gw2 does not hear that the new set is in force.
+    let (gw1, gw2, w1) = (world.index("gw1"), world.index("gw2"), world.index("w1"));
+    world.start("w2", false);
+    while picture(&mut world, "gw1").lease.unwrap().voters.len() == 3 {
+        world.run(MS / 2);
+    }
+    world.cut.insert((gw1, gw2));
+    while picture(&mut world, "w1").lease.unwrap().voters.len() == 3 {
+        world.run(MS / 2);
+    }
+    world.cut.insert((w1, gw2));
+    world.kill("gw1");
+    assert_eq!(picture(&mut world, "gw2").lease.unwrap().voters.len(), 3);
+    world.cut.clear();
+    // gw2 asks by the old set, w1 has the new one in force, gw1 does not come back.
+    world.run(10 * D);
+    assert_eq!(world.masters(), ["gw2"]);
+    world.start("gw1", false);
+    world.run(10 * D);
+    for name in ["gw1", "gw2", "w1", "w2"] {
+        let lease = picture(&mut world, name).lease.unwrap();
+        assert_eq!((lease.voters.len(), lease.pending), (4, false), "{name}");
+    }
+    assert_eq!((world.masters(), world.two_acting), (vec!["gw2"], 0));
+}

@@ -114,6 +114,7 @@ impl World {
                 term: 0,
                 session: [0; 16],
                 voters: Vec::new(),
+                before: Vec::new(),
             };
             let node = world.boot(&config, 0, false, Some(votes));
             world.members.push(Member {
