@@ -49,20 +49,39 @@ impl Choice {
         }
     }
 
-    /// Lets it happen; false if it cannot, or would change nothing.
-    pub(crate) fn apply(self, w: &mut World) -> bool {
+    /// Lets it happen; `None` if it cannot, or would change nothing.
+    pub(crate) fn apply(self, w: &World) -> Option<World> {
+        if !self.is_possible(w) {
+            return None;
+        }
+        let mut w = w.clone();
         match self {
-            Choice::Cut(a, b) => w.set_cut(a, b, true),
-            Choice::Join(a, b) => w.set_cut(a, b, false),
-            Choice::CutOff(a) => w.set_cut_off(a, true),
-            Choice::JoinAll(a) => w.set_cut_off(a, false),
+            Choice::Cut(a, b) | Choice::Join(a, b) => w.cut[a][b] = !w.cut[a][b],
+            Choice::CutOff(a) | Choice::JoinAll(a) => w.off[a] = !w.off[a],
             Choice::Kill(a) => w.kill(a),
-            Choice::Start(a) => w.start(a),
+            Choice::Start(a) => w.boot(a),
             Choice::Pause(a) => w.pause(a),
             Choice::Resume(a) => w.resume(a),
             Choice::Handover(a) => w.command(a, Command::Handover { to: None, force: true }),
-            Choice::Late(a, b) => w.set_late(a, b),
-            Choice::Twice(a, b) => w.set_twice(a, b),
+            Choice::Late(a, b) => w.late[a][b] = true,
+            Choice::Twice(a, b) => w.twice[a][b] = true,
+        }
+        Some(w)
+    }
+
+    fn is_possible(self, w: &World) -> bool {
+        match self {
+            Choice::Cut(a, b) => !w.cut[a][b],
+            Choice::Join(a, b) => w.cut[a][b],
+            Choice::CutOff(a) => !w.off[a],
+            Choice::JoinAll(a) => w.off[a],
+            Choice::Kill(a) => !w.is_down(a),
+            Choice::Start(a) => w.is_down(a),
+            Choice::Pause(a) => w.runs(a),
+            Choice::Resume(a) => !w.is_down(a) && !w.runs(a),
+            Choice::Handover(a) => w.runs(a) && w.is_master(a),
+            Choice::Late(a, b) => w.runs(a) && !w.late[a][b],
+            Choice::Twice(a, b) => w.runs(a) && !w.twice[a][b],
         }
     }
 }

@@ -88,7 +88,6 @@ struct Search<'a> {
 }
 
 /// A state on the way: what may still happen before its step, and how many faults are left.
-#[derive(Clone)]
 struct Place {
     world: World,
     step: u32,
@@ -170,14 +169,12 @@ impl Search<'_> {
             if choice.costs() > place.faults {
                 continue;
             }
-            let mut next = place.clone();
-            if choice.apply(&mut next.world) {
-                next.faults -= choice.costs();
-                next.next = index + 1;
-                next.trail.push((place.step, *choice));
-                self.look(&mut next);
-                places.push(next);
-            }
+            let Some(world) = choice.apply(&place.world) else { continue };
+            let (faults, mut trail) = (place.faults - choice.costs(), place.trail.clone());
+            trail.push((place.step, *choice));
+            let mut next = Place { world, step: place.step, faults, next: index + 1, trail };
+            self.look(&mut next);
+            places.push(next);
         }
         places
     }

@@ -88,10 +88,10 @@ pub(crate) struct World {
     now: Nanos,
     hosts: Vec<Host>,
     flying: Vec<Flying>,
-    cut: [[bool; HOSTS]; HOSTS],
-    off: [bool; HOSTS],
-    late: [[bool; HOSTS]; HOSTS],
-    twice: [[bool; HOSTS]; HOSTS],
+    pub(crate) cut: [[bool; HOSTS]; HOSTS],
+    pub(crate) off: [bool; HOSTS],
+    pub(crate) late: [[bool; HOSTS]; HOSTS],
+    pub(crate) twice: [[bool; HOSTS]; HOSTS],
     /// Gates stay open half a lease beyond their time.
     late_gate: bool,
     seen: Vec<Seen>,
@@ -197,8 +197,7 @@ impl World {
         for _ in 0..10 * LEASE / STEP {
             self.step();
         }
-        let role = |host: usize| self.hosts[host].node.as_ref().map(|node| node.level().role);
-        assert_eq!((role(0), role(1)), (Some(Role::Master), Some(Role::Backup)));
+        assert_eq!((self.is_master(0), self.is_master(1)), (true, false));
         self.seen.clear();
     }
 
@@ -319,7 +318,6 @@ impl World {
     }
 
     fn events(&mut self, host: usize) {
-        let open = self.hosts.iter().any(|h| h.gate_until > self.now);
         let h = &mut self.hosts[host];
         let Some(node) = &mut h.node else { return };
         while let Some(event) = node.poll_event() {
@@ -330,9 +328,10 @@ impl World {
                 Event::Role { to: Role::Master, reason: Reason::HandoverFrom(_), .. } => {
                     self.seen.push(Seen::Handover);
                 }
+                // The first election of all is none.
+                Event::Role { to: Role::Master, reason: Reason::NoMaster, .. } => {}
                 Event::Role { to: Role::Master, .. } => self.seen.push(Seen::Takeover),
                 Event::Role { reason: Reason::LeaseLost, .. } => self.seen.push(Seen::Expiry),
-                Event::Role { to: Role::Init, .. } if open => self.seen.push(Seen::RestartInLease),
                 _ => {}
             }
         }
@@ -371,7 +370,8 @@ impl World {
         self.feed(host, |node, now| node.handle_report(now, report));
     }
 
-    fn boot(&mut self, host: usize) {
+    /// A process starts, with what the disk has.
+    pub(crate) fn boot(&mut self, host: usize) {
         let keys = Keyring::generate(1, [7; 32]);
         let open = self.hosts.iter().any(|h| h.gate_until > self.now);
         let now = self.hosts[host].local(self.now);
@@ -399,64 +399,41 @@ impl World {
         self.feed(host, |node, now| node.handle_report(now, Report::Ability(Ability::Ready)));
     }
 
-    pub(crate) fn set_cut(&mut self, a: usize, b: usize, cut: bool) -> bool {
-        std::mem::replace(&mut self.cut[a][b], cut) != cut
+    pub(crate) fn is_down(&self, host: usize) -> bool {
+        self.hosts[host].node.is_none()
     }
 
-    pub(crate) fn set_cut_off(&mut self, a: usize, off: bool) -> bool {
-        std::mem::replace(&mut self.off[a], off) != off
+    pub(crate) fn runs(&self, host: usize) -> bool {
+        self.hosts[host].runs()
     }
 
-    pub(crate) fn set_late(&mut self, a: usize, b: usize) -> bool {
-        !std::mem::replace(&mut self.late[a][b], true) && self.hosts[a].runs()
+    pub(crate) fn is_master(&self, host: usize) -> bool {
+        self.hosts[host].node.as_ref().is_some_and(|node| node.level().role == Role::Master)
     }
 
-    pub(crate) fn set_twice(&mut self, a: usize, b: usize) -> bool {
-        !std::mem::replace(&mut self.twice[a][b], true) && self.hosts[a].runs()
-    }
-
-    pub(crate) fn kill(&mut self, host: usize) -> bool {
+    /// The process is gone. The gate closes when its time is over.
+    pub(crate) fn kill(&mut self, host: usize) {
         let h = &mut self.hosts[host];
-        (h.paused, h.off_at) = (false, None);
+        (h.node, h.paused, h.off_at) = (None, false, None);
         h.inbox.clear();
-        h.node.take().is_some()
     }
 
-    pub(crate) fn start(&mut self, host: usize) -> bool {
-        let down = self.hosts[host].node.is_none();
-        if down {
-            self.boot(host);
-        }
-        down
-    }
-
-    pub(crate) fn pause(&mut self, host: usize) -> bool {
-        let runs = self.hosts[host].runs();
-        self.hosts[host].paused |= runs;
-        runs
+    pub(crate) fn pause(&mut self, host: usize) {
+        self.hosts[host].paused = true;
     }
 
     /// First its timers, then what its socket kept.
-    pub(crate) fn resume(&mut self, host: usize) -> bool {
-        if !std::mem::take(&mut self.hosts[host].paused) {
-            return false;
-        }
+    pub(crate) fn resume(&mut self, host: usize) {
+        self.hosts[host].paused = false;
         self.feed(host, Node::handle_timeout);
         for datagram in std::mem::take(&mut self.hosts[host].inbox) {
             self.arrive(datagram);
         }
-        true
     }
 
-    pub(crate) fn command(&mut self, host: usize, command: Command) -> bool {
-        let master =
-            self.hosts[host].node.as_ref().is_some_and(|node| node.level().role == Role::Master);
-        if !master || !self.hosts[host].runs() {
-            return false;
-        }
-        let mut obeyed = false;
-        self.feed(host, |node, now| obeyed = node.handle_command(now, command).is_ok());
-        obeyed
+    /// What is refused changes nothing.
+    pub(crate) fn command(&mut self, host: usize, command: Command) {
+        self.feed(host, |node, now| drop(node.handle_command(now, command)));
     }
 
     fn fingerprint(&self, host: usize) -> u64 {

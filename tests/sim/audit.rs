@@ -163,8 +163,8 @@ pub(crate) struct Audit {
     pub(crate) won: BTreeMap<Term, (usize, u32)>,
     /// The highest term that a timely datagram of a master brought to each host, in its present run.
     pub(crate) held_terms: Vec<Term>,
-    /// Until then a voter that lost its memory abstains.
-    pub(crate) forgotten_until: Nanos,
+    /// Until then a voter that restarted abstains.
+    pub(crate) abstains_until: Nanos,
     /// Since when two gateways have acted that hear each other.
     both: Vec<Option<(Nanos, bool)>>,
     /// The last message of y to x that was lost or straggles, by its number.
@@ -192,7 +192,7 @@ impl Audit {
             reprioritized: None,
             won: BTreeMap::new(),
             held_terms: vec![0; hosts],
-            forgotten_until: 0,
+            abstains_until: 0,
             lost: vec![vec![0; hosts]; hosts],
             both: vec![None; hosts * hosts],
             hosts: (0..hosts)

@@ -4,17 +4,14 @@
 //! 20 ms longer, and whatever becomes of the process. A process that is no longer master shuts it within 20 ms, and
 //! before it says `Left`. It counts as open from the moment that the node says master, although effects take their time.
 
-use wgha_proto::{Reason, Role, Term, VoteRecord};
+use wgha_proto::{LONGEST_LEASE, Reason, Role, Term, VoteRecord};
 
 use crate::audit::Rule;
 use crate::host::Disk;
-use crate::options::{MS, Nanos, REACTION};
+use crate::options::{Nanos, REACTION};
 use crate::reasons::{self, Verdict, ok};
 use crate::stats::Situation;
 use crate::world::{Mutation, World, host_name};
-
-/// As long as a voter without memory abstains, by the slowest clock.
-const FORGOTTEN: Nanos = 31_500 * MS;
 
 impl World {
     /// What the daemon does before its node starts: reads what is known of votes, and keeps what it may grant now.
@@ -39,11 +36,11 @@ impl World {
             votes.longest = Default::default();
         }
         self.hosts[host].disk.votes.clone_from(&disk.votes);
-        if disk.votes.is_some() {
-            self.keep_longest(host);
-        } else {
-            self.audit.forgotten_until = self.now + FORGOTTEN;
-        }
+        // It abstains for as long as an earlier run may have granted; that one may have had no memory itself.
+        let longest = disk.votes.as_ref().map_or(LONGEST_LEASE, |votes| votes.longest);
+        let abstains = longest.as_nanos() as Nanos * 21 / 20;
+        self.audit.abstains_until = self.audit.abstains_until.max(self.now + abstains);
+        self.keep_longest(host);
         if !first && self.gates().next().is_some() {
             self.stats.add(Situation::RestartInLease);
         }

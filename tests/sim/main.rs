@@ -12,6 +12,8 @@
 //! WGHA_SIM_LEASE_SEED=4711 cargo test -p wgha-proto --test sim -- --nocapture schedules_with_leases
 //! ```
 //!
+//! `WGHA_SIM_RULES=OneGate,Liveness` lets nothing but these invariants end a schedule; `tests/mutations/run` uses it.
+//!
 //! With leases (2,000 schedules, 5,000 in a release build) the clusters have three to seven voters, and the promise is
 //! harder: see [`leases`]. In the liveness phase exactly one gateway serves, and one that a majority hears, also with one
 //! node left deaf, mute or half-linked.

@@ -97,8 +97,8 @@ fn start(w: &mut World) {
 
 fn liveness_time(w: &World) -> Nanos {
     if w.o.majority {
-        let forgotten = w.audit.forgotten_until.saturating_sub(w.now);
-        return forgotten + 8 * w.audit.long + 3 * w.audit.wait + w.o.enter + 2 * w.o.leave;
+        let abstains = w.audit.abstains_until.saturating_sub(w.now);
+        return abstains + 8 * w.audit.long + 3 * w.audit.wait + w.o.enter + 2 * w.o.leave;
     }
     2 * w.audit.long + w.audit.wait + w.o.enter + 2 * w.o.leave
 }
