@@ -20,6 +20,15 @@ pub fn text(name: &str, alarm: Alarm) -> String {
     }
 }
 
+/// The kind of alarm in a word, as in status and metrics.
+#[must_use]
+pub const fn word(alarm: Alarm) -> &'static str {
+    match alarm {
+        Alarm::Clock { .. } => "clock",
+        Alarm::Wireguard => "wireguard",
+    }
+}
+
 /// The end of it, in one line.
 #[must_use]
 pub fn over(name: &str, alarm: Alarm) -> String {

@@ -14,12 +14,16 @@ use wgha_proto::{
 use crate::clock::{self, Stamps};
 use crate::config::Config;
 use crate::link::{Link, LinkCounters, Route};
+use crate::net::gate::Permit;
 
 /// How many inputs may wait for the loop.
 const INPUTS: usize = 64;
 
 /// How many events may wait for whoever logs them. When full they are dropped and counted.
 const EVENTS: usize = 1024;
+
+/// Datagrams that are read at once when the loop comes too late, and how long for all of them.
+const CATCH_UP: (usize, Duration) = (256, Duration::from_millis(2));
 
 /// Addresses that could not be bound are tried again this often; the wall clock is read as often.
 const SLOW: Duration = Duration::from_secs(1);
@@ -80,7 +84,8 @@ pub struct Handle {
     pub wants_evidence: watch::Receiver<bool>,
     /// What happened, in order.
     pub events: mpsc::Receiver<Event>,
-    /// Grows with every turn of the loop: who feeds a watchdog looks at it.
+    /// When the loop last turned, in nanoseconds of [`clock::now`]: whoever must know whether it still
+    /// does looks at it. It turns once a second at least.
     pub turns: Arc<AtomicU64>,
 }
 
@@ -91,6 +96,7 @@ pub struct Daemon {
     inputs: mpsc::Receiver<Input>,
     level: watch::Sender<RoleLevel>,
     wants_evidence: watch::Sender<bool>,
+    permit: Permit,
     events: mpsc::Sender<Event>,
     events_dropped: u64,
     turns: Arc<AtomicU64>,
@@ -107,9 +113,10 @@ enum Woken {
 }
 
 impl Daemon {
-    /// A loop around `node` and `link`. Call inside the runtime that will [`run`](Daemon::run) it.
+    /// A loop around `node` and `link`, which says in `permit` how long the machine may act. Call inside
+    /// the runtime that will [`run`](Daemon::run) it.
     #[must_use]
-    pub fn new(node: Node, link: Link, stamps: Stamps) -> (Daemon, Handle) {
+    pub fn new(node: Node, link: Link, stamps: Stamps, permit: Permit) -> (Daemon, Handle) {
         let (input_tx, inputs) = mpsc::channel(INPUTS);
         let (event_tx, events) = mpsc::channel(EVENTS);
         let (level_tx, level) = watch::channel(node.level().clone());
@@ -121,6 +128,7 @@ impl Daemon {
             inputs,
             level: level_tx,
             wants_evidence: evidence_tx,
+            permit,
             events: event_tx,
             events_dropped: 0,
             turns: Arc::clone(&turns),
@@ -138,14 +146,31 @@ impl Daemon {
             // First of all: after a pause the node must stop being master before it does anything
             // else (design §5.8), and a flood of inputs must not hold back a heartbeat.
             self.node.handle_timeout(now);
+            if self.lapsed(now) {
+                self.catch_up().await;
+            }
             self.slow_work(now);
             if self.drain(now, None) {
                 return;
             }
-            self.turns.fetch_add(1, Ordering::Relaxed);
+            // Release: who sees this turn also sees the level that it published.
+            self.turns.store(now.as_nanos(), Ordering::Release);
             if !self.wait_and_feed(now).await {
                 return;
             }
+        }
+    }
+
+    /// The permission ran out: the process did not run for a while, if not for so long that the node
+    /// gave up the role. Whoever took over meanwhile has said so, and that is read before the role is
+    /// claimed, and the gate opened, again.
+    async fn catch_up(&mut self) {
+        let deadline = tokio::time::Instant::now() + CATCH_UP.1;
+        for _ in 0..CATCH_UP.0 {
+            let received = tokio::time::timeout_at(deadline, self.link.receive()).await;
+            let Ok(received) = received else { return };
+            // A refusal is counted by the node.
+            let _ = self.node.handle_datagram(clock::now(), received.bytes);
         }
     }
 
@@ -174,8 +199,15 @@ impl Daemon {
                 self.feed(now, input);
                 true
             }
+            // The rest of the socket comes first then.
+            Woken::Datagram(_) if self.lapsed(clock::now()) => true,
             Woken::Datagram(back) => !self.drain(clock::now(), Some(back)),
         }
+    }
+
+    /// Still master, but the permission to act has run out.
+    fn lapsed(&self, now: Time) -> bool {
+        self.node.permitted_until().is_some_and(|until| until <= now)
     }
 
     fn feed(&mut self, now: Time, input: Input) {
@@ -204,9 +236,12 @@ impl Daemon {
         }
     }
 
-    /// Publishes the level, on which the machine waits; then sends, then tells. True when the node
-    /// has stopped.
+    /// Says until when the machine may act, publishes the level, on which it waits; then sends, then
+    /// tells. True when the node has stopped.
     fn drain(&mut self, now: Time, back: Option<Route>) -> bool {
+        // First of all: who is no longer master must not act, whatever sending takes; whoever has won may,
+        // so that the machine finds the gate opening when it hears of the role.
+        self.permit.set(self.node.permitted_until());
         let level = self.node.level();
         self.level.send_if_modified(|old| {
             let changed = old != level;
@@ -224,6 +259,8 @@ impl Daemon {
                 self.link.send(route, &self.out);
             }
         }
+        // What was sent extends it.
+        self.permit.set(self.node.permitted_until());
         let wanted = self.node.wants_evidence();
         self.wants_evidence.send_if_modified(|old| std::mem::replace(old, wanted) != wanted);
         let mut stopped = false;

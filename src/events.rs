@@ -168,6 +168,14 @@ impl EventLog {
         last(&self.lock(), n)
     }
 
+    /// The last change by which this node became master.
+    #[must_use]
+    pub fn last_takeover(&self) -> Option<Event> {
+        let inner = self.lock();
+        let became = |r: &&Record| r.event.to == "master" && r.event.from != "master";
+        inner.records.iter().rev().find(became).map(|r| r.event.clone())
+    }
+
     /// The last `n` events, and every later one as it happens (with the figures known then). A
     /// follower more than 64 events behind gets `Lagged`.
     #[must_use]

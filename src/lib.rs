@@ -12,6 +12,7 @@ pub mod events;
 pub mod evidence;
 pub mod gateway;
 pub mod hooks;
+pub mod http;
 pub mod keyfile;
 pub mod link;
 pub mod log;

@@ -15,7 +15,7 @@ use crate::config::FloatingIp;
 use crate::gateway::ledger::Ledger;
 use crate::gateway::scripts;
 use crate::log;
-use crate::net::{Netlink, address, source};
+use crate::net::{Netlink, address, gate, source};
 use crate::state::{Applied, AppliedInterface, StateDir};
 use crate::wireguard::port;
 
@@ -49,10 +49,10 @@ pub fn run(state_dir: &Path) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-/// WireGuard down, rules, floating IPs, PostDown; in this order (design §6). Returns what is left.
+/// WireGuard down, rules, floating IPs, PostDown, the gate; in this order (design §6). Returns what is left.
 async fn undo(netlink: &Netlink, ledger: &Ledger) -> Vec<String> {
     let applied = ledger.applied();
-    let mut left = Vec::new();
+    let (mut left, mut gates) = (Vec::new(), Vec::new());
     for interface in &applied.interfaces {
         left.extend(down(netlink, interface).await.err());
     }
@@ -72,6 +72,15 @@ async fn undo(netlink: &Netlink, ledger: &Ledger) -> Vec<String> {
             left.push(format!("reserved UDP port {port}: {e}"));
         }
     }
+    // Last, and only if nothing acts any more: until then it stands shut in front of what is left.
+    for name in applied.gates.iter().filter(|_| left.is_empty()) {
+        match gate::remove(name) {
+            Ok(true) => println!("nftables table {name} removed"),
+            Ok(false) => {}
+            Err(e) => gates.push(format!("nftables table {name}: {e}")),
+        }
+    }
+    left.append(&mut gates);
     if left.is_empty()
         && let Err(e) = ledger.update(forget)
     {
@@ -125,6 +134,7 @@ async fn release_addresses(netlink: &Netlink, applied: &Applied) -> Vec<String> 
 fn forget(record: &mut Applied) {
     record.floating_ips.clear();
     record.reserved_ports.clear();
+    record.gates.clear();
     for interface in &mut record.interfaces {
         interface.post_up_ran = false;
         interface.pre_down.clear();

@@ -38,6 +38,8 @@ pub struct Applied {
     pub floating_ips: Vec<AppliedAddress>,
     /// UDP ports that were added to `net.ipv4.ip_local_reserved_ports`.
     pub reserved_ports: Vec<u16>,
+    /// nftables tables of the gate that were made.
+    pub gates: Vec<String>,
 }
 
 /// One WireGuard interface that was put up.

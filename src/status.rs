@@ -2,13 +2,16 @@
 
 mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use wgha_proto::PeerSnapshot;
+
+use crate::alarm;
+use crate::events::Event;
 
 pub use table::table;
 
@@ -72,9 +75,53 @@ pub struct Status {
     /// Extension: counters of the link (datagrams sent, received, failed), since the start.
     #[serde(default)]
     pub link: BTreeMap<String, u64>,
+    /// Extension: the gate, if there is one.
+    #[serde(default)]
+    pub gate: Option<Gate>,
+    /// Extension: why there is no gate, on a gateway.
+    #[serde(default)]
+    pub no_gate: Option<String>,
     /// Extension: whether something outside the cluster answers this node.
     #[serde(default)]
     pub evidence: Evidence,
+    /// Extension: what became of the role.
+    #[serde(default)]
+    pub changes: Changes,
+}
+
+/// Counters of role changes since the start of the process, and the last takeover.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Changes {
+    /// Changes of role, by the word of the new one.
+    pub roles: BTreeMap<String, u64>,
+    /// How often this node became master by itself.
+    pub takeovers: u64,
+    /// How often it became master because the master handed over.
+    pub handovers_taken: u64,
+    /// How often it handed over.
+    pub handovers_given: u64,
+    /// How often a handover that was begun here did not come about.
+    pub handovers_failed: u64,
+    /// The last time that this node became master, maybe before the process started.
+    pub last_takeover: Option<Event>,
+}
+
+/// The switch in the kernel that a master keeps open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gate {
+    /// Lets packets pass now.
+    pub open: bool,
+    /// Milliseconds until it shuts by itself; `None`: it is shut.
+    pub shuts_ms: Option<u64>,
+    /// Times that it was opened, renewed or shut, since the start.
+    pub renewed: u64,
+    /// Times that it had shut by itself before it was renewed.
+    pub lapsed: u64,
+    /// Times that it was put back after others had removed or changed it.
+    pub restored: u64,
+    /// The slowest renewal, in microseconds.
+    pub slowest_us: u64,
 }
 
 /// Outside evidence: what tells an isolated gateway that it is one.
@@ -167,6 +214,10 @@ pub struct Node {
     /// Extension: the sync channel to it stands; `None` for the local node and witnesses.
     #[serde(default)]
     pub sync: Option<bool>,
+    /// Extension: what makes clients wait after a change of role between it and this node: `clock`,
+    /// `wireguard`. [`Status::warnings`] has them in sentences.
+    #[serde(default)]
+    pub alarms: Vec<String>,
     /// Its paths.
     pub paths: Vec<Path>,
 }
@@ -202,6 +253,7 @@ impl Node {
             ready: peer.ready,
             config_match: peer.config_match,
             sync: None,
+            alarms: peer.alarms.iter().map(|alarm| alarm::word(*alarm).to_owned()).collect(),
             paths: addresses.iter().enumerate().map(path).collect(),
         }
     }

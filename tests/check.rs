@@ -89,6 +89,21 @@ fn a_good_config_and_what_follows_from_it() {
 }
 
 #[test]
+fn http_beyond_the_loopback_is_named() {
+    let dir = cluster();
+    let path = dir.path().join("edge.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    for (listen, named) in [("127.0.0.1:9112", false), ("0.0.0.0:9112", true)] {
+        fs::write(&path, format!("{text}[http]\nlisten = \"{listen}\"\n")).unwrap();
+        let check = wgha(dir.path(), &["check", "--config", "edge.toml"]);
+        let (code, out) = (code(&check), out(&check));
+        assert_eq!(code, 0, "{out}");
+        assert_eq!(out.contains("TCP monitors -> 0.0.0.0:9112  (http)\n"), named, "{out}");
+        assert_eq!(out.contains("there is no password and no encryption"), named, "{out}");
+    }
+}
+
+#[test]
 fn the_node_can_be_named() {
     let dir = cluster();
     let check = wgha(dir.path(), &["check", "--config", "edge.toml", "--node", "gw2"]);

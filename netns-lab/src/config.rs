@@ -30,10 +30,14 @@ pub struct ClusterOptions {
     /// `auto`, `majority` or `none`. `none` unless given: members that start for the first time do not vote for half a
     /// minute.
     pub quorum: String,
+    /// Once it was fit for so long; whole milliseconds.
+    pub preempt_delay: Duration,
     /// Of gw1, gw2 ...; 100 where the list ends.
     pub priorities: Vec<u8>,
     /// `auto`, `kernel` or `embedded`.
     pub backend: String,
+    /// Of gw1, gw2 ..., where they differ; `backend` where the list ends.
+    pub backends: Vec<String>,
     /// A floating IP of this family.
     pub floating_v4: bool,
     /// A floating IP of this family.
@@ -53,8 +57,10 @@ impl Default for ClusterOptions {
             misses: 3,
             preempt: false,
             quorum: "none".to_owned(),
+            preempt_delay: Duration::ZERO,
             priorities: vec![150, 100],
             backend: "auto".to_owned(),
+            backends: Vec::new(),
             floating_v4: true,
             floating_v6: true,
             floating_inner: true,
@@ -65,14 +71,19 @@ impl Default for ClusterOptions {
 }
 
 impl Lab {
-    /// wgha.toml, the same on every member.
+    /// wgha.toml, the same on every member but for [`ClusterOptions::backends`].
     pub fn wgha_toml(&self) -> String {
+        self.toml_with(&self.cluster().backend)
+    }
+
+    fn toml_with(&self, backend: &str) -> String {
         let o = self.cluster();
         let mut t = format!(
-            "[cluster]\nname = \"lab\"\nkey_file = \"/etc/wgha/cluster.key\"\nheartbeat = \"{}ms\"\nmisses = {}\npreempt = {}\nquorum = \"{}\"\n",
+            "[cluster]\nname = \"lab\"\nkey_file = \"/etc/wgha/cluster.key\"\nheartbeat = \"{}ms\"\nmisses = {}\npreempt = {}\npreempt_delay = \"{}ms\"\nquorum = \"{}\"\n",
             o.heartbeat.as_millis(),
             o.misses,
             o.preempt,
+            o.preempt_delay.as_millis(),
             o.quorum
         );
         for (n, node) in (1..).zip(self.gateways()) {
@@ -100,8 +111,7 @@ impl Lab {
         }
         let _ = write!(
             t,
-            "\n[[wireguard]]\ninterface = \"wg0\"\nconfig = \"/etc/wireguard/wg0.conf\"\nbackend = \"{}\"\n",
-            o.backend
+            "\n[[wireguard]]\ninterface = \"wg0\"\nconfig = \"/etc/wireguard/wg0.conf\"\nbackend = \"{backend}\"\n"
         );
         if o.notify_hook {
             t += "\n[[hook]]\non = [\"master\", \"backup\", \"fault\", \"stop\"]\nrun = [\"/etc/wgha/notify.sh\"]\n";
@@ -186,7 +196,6 @@ impl Lab {
         if !key.exists() {
             keygen(wgha, &[], &key)?;
         }
-        let toml = self.wgha_toml();
         for node in self.gateways() {
             fs::copy(&key, etc(node).join("cluster.key"))?;
             secret(&etc(node).join("cluster.key"))?;
@@ -199,8 +208,10 @@ impl Lab {
                 &etc(node).join("cluster.key"),
             )?;
         }
-        for node in self.members() {
-            fs::write(etc(node).join("wgha.toml"), &toml)?;
+        let o = self.cluster();
+        let backends = o.backends.iter().chain(std::iter::repeat(&o.backend));
+        for (node, backend) in self.members().zip(backends) {
+            fs::write(etc(node).join("wgha.toml"), self.toml_with(backend))?;
             write_notify(node)?;
         }
         Ok(())

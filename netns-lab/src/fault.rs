@@ -17,6 +17,8 @@ pub enum Traffic {
     All,
     /// UDP to the heartbeat's port.
     Heartbeat,
+    /// TCP to the same port: the sync channel.
+    Sync,
 }
 
 /// Frames that the switch drops.
@@ -65,6 +67,13 @@ impl Filter {
         self
     }
 
+    /// The same, of the sync channel only: on the way to the side that listens.
+    #[must_use]
+    pub fn sync(mut self) -> Self {
+        self.traffic = Traffic::Sync;
+        self
+    }
+
     /// Random loss instead of all.
     #[must_use]
     pub fn percent(mut self, percent: u8) -> Self {
@@ -80,8 +89,13 @@ impl Filter {
         if !self.to.is_empty() {
             let _ = write!(rule, "oifname {{ {} }} ", ports(&self.to));
         }
-        if self.traffic == Traffic::Heartbeat {
-            let _ = write!(rule, "udp dport {HEARTBEAT_PORT} ");
+        let protocol = match self.traffic {
+            Traffic::All => None,
+            Traffic::Heartbeat => Some("udp"),
+            Traffic::Sync => Some("tcp"),
+        };
+        if let Some(protocol) = protocol {
+            let _ = write!(rule, "{protocol} dport {HEARTBEAT_PORT} ");
         }
         if self.percent < 100 {
             let _ = write!(rule, "numgen random mod 100 < {} ", self.percent);

@@ -54,7 +54,7 @@ pub use process::{Process, Spec};
 pub use report::{Outage, Percentiles, Probe, Probes};
 pub use svg::Picture;
 pub use swarm::{Back, HandshakeRate, Swarm};
-pub use sys::{monotonic_ns, realtime_ns};
+pub use sys::{ClockStep, monotonic_ns, realtime_ns};
 pub use timeline::{Event, Timeline, parse_rfc3339};
 pub use uapi::{PeerState, bring_up, peers};
 pub use wgconf::{PeerConf, WgConf};

@@ -24,6 +24,7 @@ mod decide;
 mod fingerprint;
 mod lease;
 mod parts;
+mod permit;
 mod receive;
 mod release;
 mod send;
@@ -146,9 +147,6 @@ pub struct Node {
     lease: Option<Box<lease::Lease>>,
     votes_at_boot: Option<VoteRecord>,
     started: Time,
-    /// When the last heartbeat was sent to everyone on all paths, and whether one is being sent.
-    full_send: Time,
-    full_send_under_way: bool,
 
     answer: Option<Answer>,
     events: VecDeque<Event>,

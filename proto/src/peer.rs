@@ -38,6 +38,9 @@ pub(crate) struct Peer {
     /// Datagrams sent on each path.
     pub(crate) counters: [u64; MAX_PATHS as usize],
     pub(crate) log: SendLog,
+    /// When a datagram that claims the role of master was last made for it; at first, when it became
+    /// one of the cluster.
+    pub(crate) claim_sent: Time,
     /// Paths on which the next message is still to be sent, one bit each.
     pub(crate) pending: u8,
     /// The number of that message once its first datagram was made.
@@ -97,6 +100,7 @@ impl Peer {
             tx: None,
             counters: [0; MAX_PATHS as usize],
             log: SendLog::default(),
+            claim_sent: now,
             pending: 0,
             batch: None,
             release_number: None,

@@ -160,6 +160,9 @@ fn firewall(config: &Config, found: &Findings) -> String {
             line(&mut text, &path);
         }
     }
+    if let Some(listen) = config.http.filter(|listen| !listen.ip().is_loopback()) {
+        line(&mut text, &format!("TCP monitors -> {listen}  (http)"));
+    }
     for (wireguard, port) in config.wireguard.iter().zip(&found.listen_ports) {
         let Some(port) = port else { continue };
         let interface = &wireguard.interface;

@@ -37,6 +37,7 @@ pub struct Findings {
 pub fn examine(config: &Config, machine: &dyn Machine) -> Findings {
     let mut found = Findings::default();
     key_file(config, &mut found);
+    http(config, &mut found);
     cluster::examine(config, machine, &mut found);
     if config.node().witness {
         // Nothing of a gateway's tables concerns it.
@@ -58,6 +59,15 @@ fn key_file(config: &Config, found: &mut Findings) {
     match &error.why {
         Why::Read(e) if not_for_me(e) => found.unseen.push(error.to_string()),
         _ => found.errors.push(error.to_string()),
+    }
+}
+
+fn http(config: &Config, found: &mut Findings) {
+    if let Some(listen) = config.http.filter(|listen| !listen.ip().is_loopback()) {
+        found.warnings.push(format!(
+            "[http] listen = \"{listen}\": there is no password and no encryption; let a firewall \
+             choose who may read the status"
+        ));
     }
 }
 

@@ -73,6 +73,8 @@ pub struct Config {
     pub sync: Vec<SyncFile>,
     /// `[control] socket`.
     pub control_socket: PathBuf,
+    /// `[http] listen`; `None`: no HTTP.
+    pub http: Option<SocketAddr>,
 }
 
 impl Config {
@@ -175,6 +177,8 @@ pub struct Cluster {
     pub quorum: QuorumChoice,
     /// Bound of a handover's preparation.
     pub handover_timeout: Duration,
+    /// The gate in the kernel is used where there is one.
+    pub gate: bool,
     /// What survives restarts.
     pub state_dir: PathBuf,
     /// Whom to ask whether this node is cut off.

@@ -54,6 +54,20 @@ pub(super) fn lease(sink: &mut Sink<'_>, cluster: &Cluster, nodes: usize) {
     }
 }
 
+/// `[http]` against `[[node]]`: gateways listen by TCP where their heartbeats come.
+pub(super) fn http(sink: &mut Sink<'_>, http: Option<&At<SocketAddr>>, nodes: &[At<Node>]) {
+    let Some(At { line, value: listen }) = http else { return };
+    let overlaps = |taken: &SocketAddr| {
+        let one = listen.ip().is_unspecified() || listen.ip() == taken.ip();
+        one && listen.port() == taken.port()
+    };
+    let mut taken = nodes.iter().flat_map(|node| &node.value.addresses).map(|a| a.bind);
+    if let Some(taken) = taken.find(overlaps) {
+        let message = format!("the nodes' own port: {taken} is in [[node]]; expected another one");
+        sink.at(*line, "[http] listen", message);
+    }
+}
+
 /// Names that would be one on the wire, which carries `tag` of each.
 pub(super) fn node_tags<T: Ord>(sink: &mut Sink<'_>, nodes: &[At<Node>], tag: impl Fn(&str) -> T) {
     let mut tags: BTreeMap<T, &str> = BTreeMap::new();

@@ -34,6 +34,7 @@ pub(super) static CLUSTER: Table = Table {
         "preempt_delay",
         "quorum",
         "handover_timeout",
+        "gate",
         "state_dir",
         "evidence",
     ],
@@ -67,6 +68,8 @@ pub(super) static HOOK: Table =
 pub(super) static CONTROL: Table =
     Table { name: "control", many: false, keys: &["socket"], later: &[] };
 
+pub(super) static HTTP: Table = Table { name: "http", many: false, keys: &["listen"], later: &[] };
+
 pub(super) static SYNC: Table = Table { name: "sync", many: false, keys: &["files"], later: &[] };
 
 /// The keys of an address that is written as a table: `{ send = "...", bind = "..." }`.
@@ -74,11 +77,11 @@ pub(super) static ADDRESS: Table =
     Table { name: "node.addresses", many: true, keys: &["send", "bind"], later: &[] };
 
 /// Every table of the top level, in the order of the documentation.
-pub static TABLES: [&Table; 7] =
-    [&CLUSTER, &NODE, &FLOATING_IP, &WIREGUARD, &HOOK, &SYNC, &CONTROL];
+pub static TABLES: [&Table; 8] =
+    [&CLUSTER, &NODE, &FLOATING_IP, &WIREGUARD, &HOOK, &SYNC, &CONTROL, &HTTP];
 
 /// Tables that later versions have.
-pub static LATER_TABLES: [&str; 4] = ["check", "claim", "http", "arbiter"];
+pub static LATER_TABLES: [&str; 3] = ["check", "claim", "arbiter"];
 
 /// The known name that `name` was probably meant to be.
 pub(super) fn nearest(

@@ -1,5 +1,6 @@
 //! From the text to a [`Config`], table by table.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -78,6 +79,7 @@ struct File {
     hooks: Vec<Hook>,
     sync: Vec<SyncFile>,
     control_socket: PathBuf,
+    http: Option<SocketAddr>,
 }
 
 impl File {
@@ -116,6 +118,9 @@ impl File {
         let sync = gateway::sync(sink, sync);
         rules::sync(sink, &sync, cluster.as_ref());
         let control_socket = control(sink, root, &instance);
+        let http = http(sink, root);
+        rules::http(sink, http.as_ref(), &nodes);
+        let http = http.map(|at| at.value);
         Some(File {
             instance,
             cluster: cluster?,
@@ -126,6 +131,7 @@ impl File {
             hooks: hooks.into_iter().map(|h| h.value).collect(),
             sync: sync.into_iter().map(|s| s.value).collect(),
             control_socket,
+            http,
         })
     }
 
@@ -141,6 +147,7 @@ impl File {
             hooks: self.hooks,
             sync: self.sync,
             control_socket: self.control_socket,
+            http: self.http,
         }
     }
 }
@@ -265,4 +272,10 @@ fn control(sink: &mut Sink<'_>, root: &DeTable<'_>, instance: &str) -> PathBuf {
     let socket = table(sink, root, &schema::CONTROL)
         .and_then(|section| section.text(sink, "socket", "an absolute path", values::socket_path));
     socket.map_or(default, |at| at.value)
+}
+
+fn http(sink: &mut Sink<'_>, root: &DeTable<'_>) -> Option<At<SocketAddr>> {
+    let section = table(sink, root, &schema::HTTP)?;
+    let expected = "an address and port, such as \"127.0.0.1:9112\"";
+    section.required(sink, "listen", expected, values::listen_address)
 }

@@ -129,6 +129,7 @@ fn a_whole_file() {
             preempt: None,
             quorum: QuorumChoice::Auto,
             handover_timeout: Duration::from_millis(500),
+            gate: true,
             state_dir: "/var/lib/wgha/wgha".into(),
             evidence: EvidenceChoice::Auto,
         }
@@ -191,7 +192,7 @@ fn every_key_can_be_given() {
     let text = pair(
         "misses = 3",
         "misses = 3\npreempt = true\npreempt_delay = \"5s\"\nquorum = \"none\"\n\
-         handover_timeout = \"2s\"\nstate_dir = \"/srv/wgha\"\n\
+         handover_timeout = \"2s\"\ngate = \"off\"\nstate_dir = \"/srv/wgha\"\n\
          evidence = [\"10.0.1.1\", \"fe80::1\"]",
     )
     .replace("wg0.conf\"", "wg0.conf\"\nbackend = \"embedded\"\nsource = []\nguard = false")
@@ -199,6 +200,7 @@ fn every_key_can_be_given() {
     let config = parse(&text).unwrap();
     assert_eq!(config.cluster.preempt, Some(Duration::from_secs(5)));
     assert_eq!(config.cluster.handover_timeout, Duration::from_secs(2));
+    assert!(!config.cluster.gate);
     assert_eq!(config.cluster.state_dir, Path::new("/srv/wgha"));
     let named = ["10.0.1.1", "fe80::1"].map(|ip| ip.parse().unwrap()).to_vec();
     assert_eq!(config.cluster.evidence, EvidenceChoice::Addresses(named));
@@ -233,7 +235,7 @@ fn one_mistake_each() {
         (
             "[cluster]",
             "colour = 1\n[cluster]",
-            r#"2: unknown table or key "colour"; expected one of cluster, node, floating_ip, wireguard, hook, sync, control"#,
+            r#"2: unknown table or key "colour"; expected one of cluster, node, floating_ip, wireguard, hook, sync, control, http"#,
         ),
         ("[[hook]]\n", "[hook]\n", "30: [[hook]]: expected [[hook]], found a value of type table"),
         ("misses = 3", "misses = 3\nmisses = 4", "7: duplicate key"),
@@ -290,6 +292,11 @@ fn one_mistake_each() {
             "misses = 3",
             "quorum = \"most\"",
             r#"6: [cluster] quorum: expected "auto", "majority" or "none", found "most""#,
+        ),
+        (
+            "misses = 3",
+            "gate = \"on\"",
+            r#"6: [cluster] gate: expected "auto" or "off", found "on""#,
         ),
         (
             "misses = 3",
@@ -624,6 +631,35 @@ fn synced_files_and_directories() {
         assert_eq!(config.is_synced(Path::new(path)), synced, "{path}");
     }
     assert_eq!(parse(PAIR).unwrap().sync, []);
+}
+
+#[test]
+fn http_listens_where_it_is_told() {
+    assert_eq!(parse(PAIR).unwrap().http, None);
+    let listen = |text: &str| parse(&format!("{PAIR}[http]\nlisten = {text}\n"));
+    for good in ["127.0.0.1:9112", "0.0.0.0:80", "[::]:9112", "[fd00::1]:9112", "203.0.113.10:9112"]
+    {
+        let config = listen(&format!("{good:?}")).unwrap();
+        assert_eq!(config.http, Some(good.parse().unwrap()), "{good}");
+    }
+    for bad in [
+        "127.0.0.1",
+        ":9112",
+        "localhost:9112",
+        "127.0.0.1:0",
+        "224.0.0.1:9112",
+        "[fe80::1%2]:9112",
+    ] {
+        let errors = listen(&format!("{bad:?}")).unwrap_err().to_string();
+        assert!(errors.contains(":34: [http] listen: expected an"), "{errors}");
+        assert!(errors.ends_with(&format!("found {bad:?}")), "{errors}");
+    }
+    // The sync channel listens there.
+    for taken in ["10.0.1.10:5112", "0.0.0.0:5112", "10.0.2.10:5112"] {
+        let errors = listen(&format!("{taken:?}")).unwrap_err().to_string();
+        assert!(errors.contains("[http] listen: the nodes' own port"), "{errors}");
+    }
+    listen("\"127.0.0.1:5112\"").unwrap();
 }
 
 #[test]

@@ -134,6 +134,21 @@ fn bare_address(text: &str) -> Result<IpAddr, String> {
     ))
 }
 
+/// Where to listen: an address of this machine, one that it may get later, or all (`0.0.0.0`, `[::]`).
+pub(super) fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    let expected =
+        || format!("expected an address and port, such as \"127.0.0.1:9112\", found {text:?}");
+    let address: SocketAddr = text.parse().map_err(|_| expected())?;
+    let zone = matches!(address, SocketAddr::V6(v6) if v6.scope_id() != 0);
+    if address.port() == 0 || zone || address.ip().is_multicast() {
+        return Err(expected());
+    }
+    if !address.ip().is_unspecified() {
+        unicast(address.ip()).map_err(|why| format!("{why}, found {text:?}"))?;
+    }
+    Ok(address)
+}
+
 /// A floating IP; /32 or /128 unless it has a prefix length.
 pub(super) fn floating_ip(text: &str) -> Result<IpNet, String> {
     let net = match text.parse::<IpNet>() {
@@ -204,5 +219,14 @@ pub(super) fn quorum(text: &str) -> Result<QuorumChoice, String> {
         "majority" => Ok(QuorumChoice::Majority),
         "none" => Ok(QuorumChoice::None),
         _ => Err(format!("expected \"auto\", \"majority\" or \"none\", found {text:?}")),
+    }
+}
+
+/// `gate`: whether it is used where there is one.
+pub(super) fn gate(text: &str) -> Result<bool, String> {
+    match text {
+        "auto" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("expected \"auto\" or \"off\", found {text:?}")),
     }
 }

@@ -16,6 +16,7 @@ use super::tunnel::Tunnel;
 use super::view::{SharedView, TunnelView};
 use crate::clock::Stamps;
 use crate::config::FloatingIp;
+use crate::net::gate::Gate;
 use crate::net::watch::Watch;
 use crate::net::{Change, Link, NetError, Netlink, address, announce};
 use crate::setup::Setup;
@@ -51,6 +52,7 @@ pub struct Shared {
 pub struct Machine {
     netlink: Netlink,
     watch: Watch,
+    gate: Gate,
     ledger: Ledger,
     scripts: Scripts,
     view: SharedView,
@@ -84,15 +86,19 @@ impl Machine {
         ledger: Ledger,
         shared: Shared,
         notices: mpsc::Sender<Notice>,
+        gate: Gate,
     ) -> Result<Machine, NetError> {
         let floating_ips = setup.config.floating_ips.clone();
         let tunnels = setup
             .tunnels()
-            .map(|(entry, conf)| Tunnel::new(entry.clone(), conf.clone(), &floating_ips))
+            .map(|(entry, conf)| {
+                Tunnel::new(entry.clone(), conf.clone(), &floating_ips, gate.permit())
+            })
             .collect();
         let machine = Machine {
             netlink: Netlink::open()?,
             watch: Watch::open()?,
+            gate,
             scripts: Scripts::spawn(ledger.clone()),
             ledger,
             view: shared.view,
@@ -151,6 +157,8 @@ impl Machine {
     /// before it failed. Returns what stood.
     async fn take_off(&mut self) -> Result<Vec<String>, String> {
         self.attendance.end();
+        // Shut by the protocol's loop the moment that the role went; what is late is shut by what follows.
+        self.gate.closed().await;
         let mut stood = Vec::new();
         let mut first_error = None;
         let mut note = |what: &str, result: Result<bool, String>| match result {
@@ -182,6 +190,10 @@ impl Machine {
     }
 
     async fn announce(&mut self) {
+        // Frames of our own pass the kernel's gate by.
+        if !self.gate.allows() {
+            return;
+        }
         // A lost announcement is repeated; it is no reason not to serve.
         if let Err(e) = announce::burst(&self.netlink, &self.floating_ips).await {
             warn!("announcing the floating IPs: {e}");
@@ -189,6 +201,9 @@ impl Machine {
     }
 
     async fn announce_on(&self, links: &[Link]) {
+        if !self.gate.allows() {
+            return;
+        }
         if let Err(e) = announce::burst_on(links, &self.floating_ips).await {
             warn!("announcing the floating IPs: {e}");
         }

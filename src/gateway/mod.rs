@@ -15,6 +15,7 @@ use crate::daemon::Input;
 
 pub mod attend;
 pub mod effects;
+pub mod gate;
 pub mod kick;
 pub mod ledger;
 pub mod machine;

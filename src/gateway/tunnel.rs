@@ -11,6 +11,7 @@ use super::ledger::Ledger;
 use super::scripts::Lines;
 use super::view::TunnelView;
 use crate::config::{FloatingIp, Wireguard};
+use crate::net::gate::Permit;
 use crate::net::source::{self, SourcePlan};
 use crate::net::{NetError, Netlink};
 use crate::sync::Endpoints;
@@ -29,6 +30,8 @@ pub struct Tunnel {
     conf: WgConf,
     plan: SourcePlan,
     backend: Option<Box<dyn Backend>>,
+    /// What the embedded backend asks before it sends.
+    permit: Option<Permit>,
     /// The file changed since the device was staged.
     stale: bool,
     /// The public key that the device was staged with.
@@ -52,9 +55,23 @@ pub enum Kept {
 impl Tunnel {
     /// A tunnel that has not been looked at yet.
     #[must_use]
-    pub fn new(entry: Wireguard, conf: WgConf, floating_ips: &[FloatingIp]) -> Tunnel {
+    pub fn new(
+        entry: Wireguard,
+        conf: WgConf,
+        floating_ips: &[FloatingIp],
+        permit: Option<&Permit>,
+    ) -> Tunnel {
         let plan = source_plan(&entry, &conf, floating_ips);
-        Tunnel { entry, conf, plan, backend: None, stale: true, staged_key: None, endpoints: 0 }
+        Tunnel {
+            entry,
+            conf,
+            plan,
+            backend: None,
+            permit: permit.cloned(),
+            stale: true,
+            staged_key: None,
+            endpoints: 0,
+        }
     }
 
     /// The interface's name.

@@ -22,24 +22,21 @@
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
-use netlink_sys::protocols::NETLINK_NETFILTER;
-use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 use nix::errno::Errno;
 use tracing::warn;
 
 use super::Family;
+use super::nft::{self, Batch, Connection, Expressions, Kind, Side, attribute};
 use super::source::SourcePlan;
 
-mod message;
-
-use message::{Answer, Batch};
-
-/// How long the kernel may take for one answer. A transaction may wait for others'.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
-/// Bytes of one read: the kernel sends a list in pieces of at most 32 KiB.
-const READ: usize = 64 << 10;
+const CHAIN: &str = "output";
+/// `NF_INET_LOCAL_OUT`, and the priority "filter".
+const OUT: (u32, i32) = (3, 0);
+/// `NFTA_RULE_USERDATA`.
+const RULE_NOTE: u16 = 7;
+/// Both families in one table.
+const INET: nft::Family = nft::Family::Inet;
 
 /// What was last complained about: once is enough for what is tried again each second.
 static COMPLAINT: Mutex<Option<String>> = Mutex::new(None);
@@ -55,18 +52,19 @@ type Allowed = Option<IpAddr>;
 
 /// Makes the table what it should be. `true`: it was not.
 ///
-/// Never an error: it is the second line, and what keeps it from standing is in the log.
-pub async fn install(plan: &SourcePlan) -> bool {
+/// Never an error: it is the second line, and what keeps it from standing is in the log. The kernel may let it wait
+/// for others' transactions.
+pub fn install(plan: &SourcePlan) -> bool {
     let allowed: [(Family, Allowed); 2] = [
         (Family::V4, plan.v4.as_ref().map(|(ip, _)| IpAddr::V4(*ip))),
         (Family::V6, plan.v6.as_ref().map(|(ip, _)| IpAddr::V6(*ip))),
     ];
-    tell(plan.port, stand(plan.port, &allowed).await)
+    tell(plan.port, stand(plan.port, &allowed))
 }
 
 /// Removes the table. `true`: it was there.
-pub async fn remove(port: u16) -> bool {
-    tell(port, fall(port).await)
+pub fn remove(port: u16) -> bool {
+    tell(port, fall(port))
 }
 
 fn tell(port: u16, result: io::Result<bool>) -> bool {
@@ -87,88 +85,77 @@ fn unsupported(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|number| none.contains(&Errno::from_raw(number)))
 }
 
-async fn stand(port: u16, allowed: &[(Family, Allowed)]) -> io::Result<bool> {
+fn stand(port: u16, allowed: &[(Family, Allowed)]) -> io::Result<bool> {
     let table = table_of(port);
-    let wanted: Vec<Vec<u8>> = allowed.iter().map(|(f, ip)| message::comment(*f, *ip)).collect();
-    let mut conversation = Conversation::open()?;
-    if conversation.comments(&table).await? == wanted {
+    let wanted: Vec<Vec<u8>> = allowed.iter().map(|(f, ip)| comment(*f, *ip)).collect();
+    let mut connection = Connection::open()?;
+    if comments(&mut connection, &table)? == wanted {
         return Ok(false);
     }
-    let mut batch = Batch::default();
+    let mut batch = Batch::new(0);
     // Whatever it is, it goes; one that is not there cannot be deleted, so it is made first.
-    batch.table(&table).delete_table(&table).table(&table).chain(&table);
+    batch.table(INET, &table);
+    batch.delete_table(INET, &table);
+    batch.table(INET, &table);
+    batch.chain(INET, &table, CHAIN, OUT);
     for ((family, ip), comment) in allowed.iter().zip(&wanted) {
-        batch.rule(&table, *family, port, *ip, comment);
+        batch.rule(INET, (&table, CHAIN), Some(comment), |e| others(e, *family, port, *ip));
     }
-    conversation.commit(batch).await?;
+    connection.commit(&batch.finish())?;
     Ok(true)
 }
 
-async fn fall(port: u16) -> io::Result<bool> {
-    let table = table_of(port);
-    let mut conversation = Conversation::open()?;
-    let mut batch = Batch::default();
-    batch.delete_table(&table);
-    match conversation.commit(batch).await {
+fn fall(port: u16) -> io::Result<bool> {
+    let mut batch = Batch::new(0);
+    batch.delete_table(INET, &table_of(port));
+    match Connection::open()?.commit(&batch.finish()) {
         Ok(()) => Ok(true),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(e) => Err(e),
     }
 }
 
-/// A connection to nfnetlink of this network namespace.
-struct Conversation {
-    socket: TokioSocket,
+/// Drops what leaves from `port` of any address of the family but the allowed one.
+fn others(e: &mut Expressions<'_, '_>, family: Family, port: u16, allowed: Allowed) {
+    e.version(family == Family::V6);
+    e.udp(port, Side::Source);
+    if let Some(ip) = allowed {
+        e.not_ip(ip, Side::Source);
+    }
+    e.count_and_drop();
 }
 
-impl Conversation {
-    fn open() -> io::Result<Conversation> {
-        let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
-        socket.socket_mut().bind_auto()?;
-        Ok(Conversation { socket })
-    }
+/// The comments of the table's rules, in order; none where there is no such table.
+fn comments(connection: &mut Connection, table: &str) -> io::Result<Vec<Vec<u8>>> {
+    let rules = connection.list(Kind::GetRule, INET, table)?;
+    Ok(rules.iter().map(|rule| attribute(rule, RULE_NOTE).unwrap_or_default().to_vec()).collect())
+}
 
-    /// The comments of the table's rules, in order; none where there is no such table.
-    async fn comments(&mut self, table: &str) -> io::Result<Vec<Vec<u8>>> {
-        self.send(&message::list_rules(table)).await?;
-        let mut found = Vec::new();
-        loop {
-            for answer in self.receive().await? {
-                match answer {
-                    Answer::Rule { of, comment } if of == table => found.push(comment),
-                    Answer::Rule { .. } => {}
-                    Answer::Result(0) => return Ok(found),
-                    Answer::Result(number) if number == Errno::ENOENT as i32 => return Ok(found),
-                    Answer::Result(number) => return Err(io::Error::from_raw_os_error(number)),
-                }
-            }
-        }
-    }
+/// Says what a rule does, for people and for the next look: a comment as `nft` writes it.
+fn comment(family: Family, allowed: Allowed) -> Vec<u8> {
+    let text = match allowed {
+        Some(ip) => format!("wgha: from {ip} only\0"),
+        None => format!("wgha: nothing of IP{family:?}\0").to_lowercase(),
+    };
+    // Type 0 is a comment; its length, and the text with a zero at the end.
+    let length = u8::try_from(text.len()).unwrap_or(u8::MAX);
+    [&[0, length], text.as_bytes()].concat()
+}
 
-    /// All of it or nothing.
-    async fn commit(&mut self, batch: Batch) -> io::Result<()> {
-        let (bytes, mut expected) = batch.finish();
-        self.send(&bytes).await?;
-        while expected > 0 {
-            for answer in self.receive().await? {
-                match answer {
-                    Answer::Result(0) => expected = expected.saturating_sub(1),
-                    Answer::Result(number) => return Err(io::Error::from_raw_os_error(number)),
-                    Answer::Rule { .. } => {}
-                }
-            }
-        }
-        Ok(())
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.socket.send_to(bytes, &SocketAddr::new(0, 0)).await.map(drop)
-    }
-
-    async fn receive(&mut self) -> io::Result<Vec<Answer>> {
-        let mut buffer = Vec::with_capacity(READ);
-        let read = tokio::time::timeout(ANSWER_TIMEOUT, self.socket.recv(&mut buffer));
-        read.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        Ok(message::answers(&buffer))
+    #[test]
+    fn comments_tell_rules_apart() {
+        let all = [
+            comment(Family::V4, None),
+            comment(Family::V6, None),
+            comment(Family::V4, Some("10.0.0.1".parse().unwrap())),
+            comment(Family::V4, Some("10.0.0.2".parse().unwrap())),
+        ];
+        let different: std::collections::BTreeSet<_> = all.iter().collect();
+        assert_eq!(different.len(), all.len());
+        assert_eq!(all[0], b"\0\x16wgha: nothing of ipv4\0");
     }
 }

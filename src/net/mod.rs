@@ -2,13 +2,14 @@
 //! and notice of changes that others make.
 //!
 //! Every function compares with what the kernel has now and does the least, so that the gateway
-//! task may call it again and again. The gate (an nftables set) is not here yet: it opens after
-//! [`announce::burst`]'s first call and shuts before [`source::remove`].
+//! task may call it again and again. The [`gate`] alone has a thread of its own, and a deadline.
 
 pub mod address;
 pub mod announce;
 pub mod barrier;
+pub mod gate;
 pub mod netlink;
+mod nft;
 pub mod probe;
 mod raw;
 pub mod source;

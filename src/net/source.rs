@@ -95,7 +95,7 @@ pub async fn guard(netlink: &Netlink, plan: &SourcePlan) -> Result<bool, NetErro
     if plan.is_empty() {
         return Ok(false);
     }
-    let mut changed = barrier::install(plan).await;
+    let mut changed = barrier::install(plan);
     for family in plan.families() {
         let last = last_rule(family, plan.port);
         if !netlink.rules(family).await?.iter().any(|rule| rule.same_effect(&last)) {
@@ -191,8 +191,7 @@ pub async fn verify(
 
 async fn bring(netlink: &Netlink, plan: &SourcePlan, extent: Extent) -> Result<bool, NetError> {
     let nothing = extent == Extent::Nothing || plan.is_empty();
-    let mut changed =
-        if nothing { barrier::remove(plan.port).await } else { barrier::install(plan).await };
+    let mut changed = if nothing { barrier::remove(plan.port) } else { barrier::install(plan) };
     let mut first_error = None;
     for family in plan.families() {
         match bring_family(netlink, plan, family, extent).await {

@@ -7,7 +7,7 @@ use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use netlink_sys::{AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket};
 use tokio::time::{Instant, sleep_until};
 
-use super::NetError;
+use super::{NetError, nft};
 
 /// After a first notification: how long the rest of the same change may take to arrive.
 const SETTLE: Duration = Duration::from_millis(5);
@@ -17,6 +17,8 @@ const GAP: Duration = Duration::from_millis(25);
 const BATCH: usize = 4096;
 /// Bytes read of a notification. What it says does not matter, so the kernel may cut it off.
 const CUT: usize = 64;
+/// The same of nftables, where it does: one that fills this counts as a change.
+const RULESET_CUT: usize = 16 << 10;
 /// `RTNLGRP_LINK`, `_IPV4_IFADDR`, `_IPV4_ROUTE`, `_IPV4_RULE`, `_IPV6_IFADDR`, `_IPV6_ROUTE`,
 /// `_IPV6_RULE`.
 const GROUPS: [u32; 7] = [1, 5, 7, 8, 9, 11, 19];
@@ -72,13 +74,20 @@ impl Watch {
     }
 
     async fn notified(&mut self) -> io::Result<()> {
-        let (mut one, mut other) = (Vec::with_capacity(CUT), Vec::with_capacity(CUT));
+        let (mut one, mut other) = (Vec::with_capacity(CUT), Vec::with_capacity(RULESET_CUT));
         let Some(nftables) = &mut self.nftables else {
             return told(self.socket.recv(&mut one).await);
         };
-        tokio::select! {
-            read = self.socket.recv(&mut one) => told(read),
-            read = nftables.recv(&mut other) => told(read),
+        loop {
+            other.clear();
+            let read = tokio::select! {
+                read = self.socket.recv(&mut one) => return told(read),
+                read = nftables.recv(&mut other) => read,
+            };
+            // The gate renews its elements with every heartbeat.
+            if read.is_err() || other.len() >= RULESET_CUT || nft::changes_rules(&other) {
+                return told(read);
+            }
         }
     }
 

@@ -21,6 +21,8 @@ use crate::daemon::{self, Input};
 use crate::evidence;
 use crate::gateway::view::SharedView;
 use crate::gateway::{Notice, Order};
+use crate::http::Http;
+use crate::net::gate;
 use crate::setup::Setup;
 use crate::state::StateDir;
 use crate::sync;
@@ -42,11 +44,13 @@ pub(super) struct Parts {
     pub(super) wireguard: WireguardKind,
     pub(super) handle: daemon::Handle,
     pub(super) gateway: GatewayParts,
+    pub(super) gate: Option<gate::Monitor>,
     pub(super) view: SharedView,
     pub(super) sync: Option<sync::Handle>,
     pub(super) evidence: Option<evidence::Handle>,
     pub(super) files: Option<sync::files::Handle>,
     pub(super) calls: mpsc::Receiver<Call>,
+    pub(super) http: Http,
 }
 
 /// The main thread.
@@ -59,6 +63,8 @@ pub(super) struct App {
     level: watch::Receiver<RoleLevel>,
     events: mpsc::Receiver<Event>,
     gateway: GatewayParts,
+    /// None on a witness.
+    gate: Option<gate::Monitor>,
     view: SharedView,
     /// None on a witness.
     sync: Option<sync::Handle>,
@@ -67,6 +73,7 @@ pub(super) struct App {
     /// None on a witness.
     files: Option<sync::files::Handle>,
     calls: mpsc::Receiver<Call>,
+    http: Http,
     journal: Journal,
     watchdog: Watchdog,
     started: Instant,
@@ -96,11 +103,13 @@ impl App {
             level: parts.handle.level,
             events: parts.handle.events,
             gateway: parts.gateway,
+            gate: parts.gate,
             view: parts.view,
             sync: parts.sync,
             evidence: parts.evidence,
             files: parts.files,
             calls: parts.calls,
+            http: parts.http,
             started: Instant::now(),
             handover: None,
             alarms: Vec::new(),
@@ -113,6 +122,9 @@ impl App {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
         let mut feed = tokio::time::interval(self.watchdog.every);
+        if let Some(gate) = &self.gate {
+            tokio::spawn(gate.clone().log());
+        }
         let mut hooks_done = self.journal.hooks.done();
         let mut files = self.files.as_ref().map(sync::files::Handle::changed);
         if self.ready {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{info, warn};
-use wgha_proto::{Event, Role, Term};
+use wgha_proto::{Event, Reason, Role, Term};
 
 use crate::alarm;
 use crate::clock;
@@ -15,6 +15,7 @@ use crate::gateway::kick::Handshakes;
 use crate::hooks::{HookContext, HookLevel, HookRunner, LevelDone};
 use crate::setup::Setup;
 use crate::state::{StateDir, StateWriter};
+use crate::status::Changes;
 
 /// Keeps the records of what happened, and runs the hooks.
 pub(super) struct Journal {
@@ -26,6 +27,8 @@ pub(super) struct Journal {
     last: Option<Last>,
     /// The term whose effects stand.
     acting: Option<Term>,
+    /// What became of the role since the start.
+    changes: Changes,
 }
 
 struct Last {
@@ -47,11 +50,13 @@ impl Journal {
             kept: StateWriter::start(Arc::clone(state))?,
             last: None,
             acting: None,
+            changes: Changes::default(),
         })
     }
 
     /// Takes note of one event. `master` is who is master now.
     pub(super) fn note(&mut self, event: &Event, master: Option<String>) {
+        count(&mut self.changes, event);
         match event {
             Event::Role { from, to, term, reason, detect } => {
                 let reason_word = reason.word();
@@ -97,6 +102,11 @@ impl Journal {
     /// Leases of this duration may be granted from now on: it is on disk when this returns.
     pub(super) fn longest_lease(&self, lease: Duration) -> anyhow::Result<()> {
         Ok(self.kept.longest_lease(lease)?)
+    }
+
+    /// What became of the role, for status.
+    pub(super) fn changes(&self) -> Changes {
+        Changes { last_takeover: self.events.last_takeover(), ..self.changes.clone() }
     }
 
     /// The effects of a term stand.
@@ -179,6 +189,22 @@ impl Journal {
         if in_effect {
             self.hooks.set(last.level.clone());
         }
+    }
+}
+
+fn count(changes: &mut Changes, event: &Event) {
+    match event {
+        Event::Role { to, reason, .. } => {
+            *changes.roles.entry(to.word().to_owned()).or_default() += 1;
+            match (to, reason) {
+                (Role::Master, Reason::HandoverFrom(_)) => changes.handovers_taken += 1,
+                (Role::Master, _) => changes.takeovers += 1,
+                _ => {}
+            }
+        }
+        Event::Handover { result: Ok(()), .. } => changes.handovers_given += 1,
+        Event::Handover { result: Err(_), .. } => changes.handovers_failed += 1,
+        _ => {}
     }
 }
 

@@ -1,9 +1,9 @@
 //! `wgha run`: puts the daemon together.
 //!
-//! Six threads: the protocol's, which never blocks (`daemon.rs`); the reconciler's, which changes
-//! the machine (`gateway/`); that of the sync channel (`sync/`) and that of the files it carries
-//! (`sync/files/`); that which asks the router (`evidence/`); and this one: operators, hooks, events.
-//! They share bounded channels and watched levels.
+//! Its threads: the protocol's, which never blocks (`daemon.rs`); the gate's (`net/gate/`); the
+//! reconciler's, which changes the machine (`gateway/`); that of the sync channel (`sync/`), and that
+//! of files (`sync/files/`); that which asks the router (`evidence/`); that which answers monitors
+//! (`http/`); and this one: operators, hooks, events. They share bounded channels and watched levels.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -27,9 +27,11 @@ use crate::gateway::ledger::Ledger;
 use crate::gateway::machine::{Machine, Shared};
 use crate::gateway::view::SharedView;
 use crate::gateway::{Gateway, Notice, Order};
+use crate::http::{self, Http, Vital};
 use crate::link::Link;
 use crate::log;
 use crate::net::Netlink;
+use crate::net::gate::{self, Gate, Permit};
 use crate::priority;
 use crate::setup::Setup;
 use crate::state::StateDir;
@@ -102,22 +104,29 @@ async fn start(
 ) -> anyhow::Result<App> {
     let ledger = Ledger::open(Arc::clone(&state));
     let listener = server::bind(&setup.config.control_socket)?;
+    let http_socket = setup.config.http.map(http::bind).transpose()?;
     if !setup.config.node().witness && !take_over {
         refuse_foreign_tunnels(&setup, &ledger).await?;
     }
     let wireguard = choose_backends(&setup, &ledger).await?;
     let boot = boot(&state, &setup)?;
+    let permit = Permit::new().context("cannot make an event")?;
+    let gate = start_gate(&setup, &ledger, &permit)?;
+    let monitor = gate.as_ref().map(Gate::monitor);
     let stamps = Stamps::default();
-    let handle = start_protocol(&setup, wireguard, boot, stamps.clone())?;
+    let handle = start_protocol(&setup, wireguard, boot, stamps.clone(), permit.clone())?;
     let view = SharedView::default();
     let setup = Arc::new(setup);
     let endpoints = sync::Endpoints::default();
     let (sync, files) = start_sync(&setup, &endpoints, &state, &handle)?;
     let evidence = start_evidence(&setup, &endpoints, &handle, &state)?;
-    let gateway =
-        start_gateway(&setup, &ledger, Shared { view: view.clone(), endpoints, stamps }, &handle)?;
+    let shared = Shared { view: view.clone(), endpoints, stamps };
+    let gateway = start_gateway(&setup, &ledger, shared, &handle, gate)?;
     let (calls_tx, calls) = mpsc::channel(QUEUE);
-    tokio::spawn(server::serve(listener, calls_tx));
+    tokio::spawn(server::serve(listener, calls_tx.clone()));
+    let vital = Arc::new(Vital::new(&handle, permit));
+    let mut http = Http::new(vital, calls_tx);
+    http_socket.map(|socket| http.serve(socket)).transpose()?;
     let me = setup.config.node();
     info!(
         "{} of cluster {}: {}, heartbeat {} ms x {}",
@@ -135,11 +144,13 @@ async fn start(
         wireguard,
         handle,
         gateway,
+        gate: monitor,
         view,
         sync,
         evidence,
         files,
         calls,
+        http,
     });
     app.context("cannot start the thread that keeps the state")
 }
@@ -210,12 +221,32 @@ async fn choose_backends(setup: &Setup, ledger: &Ledger) -> anyhow::Result<Wireg
     Ok(first.unwrap_or(WireguardKind::None))
 }
 
+/// Builds the gate, shut, before anything could act. A witness has none.
+fn start_gate(setup: &Setup, ledger: &Ledger, permit: &Permit) -> anyhow::Result<Option<Gate>> {
+    let config = &setup.config;
+    if config.node().witness {
+        return Ok(None);
+    }
+    if !config.cluster.gate {
+        return Ok(Some(Gate::off(permit.clone())));
+    }
+    let name = gate::table_name(&config.cluster.name);
+    ledger.update(|applied| {
+        if !applied.gates.contains(&name) {
+            applied.gates.push(name.clone());
+        }
+    })?;
+    let gate = Gate::start(&name, crate::gateway::gate::plan(setup), permit.clone());
+    gate.map(Some).context("cannot start the gate's thread")
+}
+
 /// Starts the protocol's thread with a runtime of its own.
 fn start_protocol(
     setup: &Setup,
     wireguard: WireguardKind,
     boot: Boot,
     stamps: Stamps,
+    permit: Permit,
 ) -> anyhow::Result<daemon::Handle> {
     let node_config = setup.node_config(wireguard);
     let (config, keys) = (setup.config.clone(), setup.keys.clone());
@@ -237,7 +268,7 @@ fn start_protocol(
                 warn!("{address} cannot be bound, which is tried again each second: {why}");
             }
             let node = Node::new(node_config, keys, boot, clock::now());
-            let (daemon, handle) = Daemon::new(node, link, stamps);
+            let (daemon, handle) = Daemon::new(node, link, stamps, permit);
             if handle_tx.send(Ok(handle)).is_ok() {
                 daemon.run().await;
             }
@@ -324,12 +355,13 @@ fn start_gateway(
     ledger: &Ledger,
     shared: Shared,
     handle: &daemon::Handle,
+    gate: Option<Gate>,
 ) -> anyhow::Result<GatewayParts> {
     let (orders, orders_rx) = mpsc::channel(QUEUE);
     let (notices_tx, notices) = mpsc::channel(QUEUE);
-    if setup.config.node().witness {
+    let Some(gate) = gate else {
         return Ok(GatewayParts { orders, notices, thread: None });
-    }
+    };
     let (setup, ledger) = (Arc::clone(setup), ledger.clone());
     let (level, reports) = (handle.level.clone(), handle.inputs.clone());
     let (ready_tx, ready) = std::sync::mpsc::sync_channel(1);
@@ -339,7 +371,7 @@ fn start_gateway(
             .build()
             .context("cannot start the runtime")?;
         runtime.block_on(async {
-            let machine = Machine::open(&setup, ledger, shared, notices_tx.clone())?;
+            let machine = Machine::open(&setup, ledger, shared, notices_tx.clone(), gate)?;
             // Whoever waits for this has given up at worst.
             let _ = ready_tx.send(());
             Gateway::new(machine, level, orders_rx, notices_tx, reports).run().await;

@@ -13,8 +13,10 @@ use crate::evidence;
 use crate::gateway::view::View;
 use crate::hooks::HookResult;
 use crate::link;
+use crate::net::gate;
 use crate::status::{
-    Evidence, EvidenceSource, FloatingIp, Hook, Lease, Node, Path, Status, Sync, Wireguard,
+    Changes, Evidence, EvidenceSource, FloatingIp, Gate, Hook, Lease, Node, Path, Status, Sync,
+    Wireguard,
 };
 use crate::sync;
 
@@ -28,7 +30,6 @@ pub(super) fn status(
     uptime: Duration,
 ) -> Status {
     let node = &picture.node;
-    let fencing = "process only";
     let level = &node.level;
     let since = picture.now.since(node.since);
     Status {
@@ -42,8 +43,8 @@ pub(super) fn status(
         healthy: node.healthy,
         maintenance: node.maintenance,
         ready: node.ready,
-        exclusive: exclusive(config, node.lease.as_ref(), fencing),
-        fencing: fencing.to_owned(),
+        exclusive: exclusive(config, node.lease.as_ref()),
+        fencing: "process only".to_owned(),
         uptime_seconds: uptime.as_secs(),
         lease: lease(node.lease.as_ref()),
         nodes: nodes(config, picture),
@@ -58,7 +59,10 @@ pub(super) fn status(
         warnings: warnings(node),
         refusals: node.refusals.iter().map(|(word, n)| ((*word).to_owned(), *n)).collect(),
         link: counters(picture, view),
+        gate: None,
+        no_gate: None,
         evidence: Evidence::default(),
+        changes: Changes::default(),
     }
 }
 
@@ -67,7 +71,12 @@ fn warnings(node: &Snapshot) -> Vec<String> {
         let name = peer.name.clone();
         peer.alarms.clone().into_iter().map(move |alarm| alarm::text(&name, alarm))
     };
-    node.peers.iter().flat_map(of).collect()
+    let blocked = node.lease.as_ref().is_some_and(|lease| lease.blocked);
+    let blocked = blocked.then(|| {
+        "the config's voters wait in vain: change one node at a time, or see `wgha reload --force-voters`"
+            .to_owned()
+    });
+    node.peers.iter().flat_map(of).chain(blocked).collect()
 }
 
 /// Adds what the sync channel knows; a witness has none.
@@ -79,6 +88,28 @@ pub(super) fn add_sync(status: &mut Status, sync: Option<&sync::Picture>) {
     }
     let refusals = sync.refusals.iter().map(|(word, count)| ((*word).to_owned(), *count));
     status.refusals.extend(refusals);
+}
+
+/// Adds what the gate's thread knows; a witness has none, nor anything that one could shut.
+pub(super) fn add_gate(status: &mut Status, gate: Option<&gate::Monitor>, now: Time) {
+    let Some(gate) = gate else { return };
+    let (turns, health) = (gate.turns(), gate.health());
+    if health.process_only.is_none() {
+        status.fencing = "gate".to_owned();
+        status.gate = Some(Gate {
+            open: turns.open_until > now,
+            shuts_ms: (turns.open_until > now).then(|| millis(turns.open_until.since(now))),
+            renewed: turns.renewed,
+            lapsed: turns.lapsed,
+            restored: health.restored,
+            slowest_us: u64::try_from(turns.slowest.as_micros()).unwrap_or(u64::MAX),
+        });
+    } else if status.lease.expires_ms.is_some() {
+        // A lease ends by itself; the effects of a process that does not run stay.
+        status.exclusive.push_str(" while its process runs");
+    }
+    status.no_gate = health.process_only;
+    *status.link.entry("restored".to_owned()).or_default() += health.restored;
 }
 
 /// Adds what is known of outside evidence; a witness asks nobody.
@@ -115,14 +146,11 @@ pub(super) fn add_files(status: &mut Status, files: Option<sync::files::Picture>
     status.link.insert("files_dropped".to_owned(), picture.dropped);
 }
 
-/// Whether a master is the only one, and by what. A lease ends by itself; the effects of a process that does not run
-/// end with it only where something else takes them off.
-fn exclusive(config: &Config, lease: Option<&LeaseSnapshot>, fencing: &str) -> String {
+/// Whether a master is the only one, and by what.
+fn exclusive(config: &Config, lease: Option<&LeaseSnapshot>) -> String {
     match lease {
         Some(lease) => {
-            let voters = lease.voters.len();
-            let only = if fencing == "gate" { "" } else { ", while its process runs" };
-            format!("yes (lease of {} of {voters} voters{only})", lease.majority)
+            format!("yes (lease of {} of {} voters)", lease.majority, lease.voters.len())
         }
         None if config.needs_majority() => "no (not every node has this config yet)".to_owned(),
         None if config.nodes.len() <= 2 => "no (two voters)".to_owned(),
@@ -174,6 +202,7 @@ fn myself(node: &config::Node, picture: &Picture) -> Node {
         ready: picture.node.ready,
         config_match: Some(true),
         sync: None,
+        alarms: Vec::new(),
         paths: node
             .addresses
             .iter()

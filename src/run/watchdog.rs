@@ -17,7 +17,7 @@ pub(super) struct Watchdog {
 }
 
 impl Watchdog {
-    /// `turns` grows with every turn of the protocol's loop.
+    /// `turns` changes with every turn of the protocol's loop.
     pub(super) fn new(turns: Arc<AtomicU64>) -> Watchdog {
         let wanted = sd_notify::watchdog_enabled();
         let every = wanted.unwrap_or(Duration::from_secs(20)) / 2;

@@ -19,6 +19,7 @@ fn applied() -> Applied {
             interface: "eth0".into(),
         }],
         reserved_ports: vec![51820],
+        gates: vec!["wgha_edge".into()],
     }
 }
 

@@ -41,7 +41,8 @@ fn head(page: &mut Page, s: &Status, now: SystemTime) {
         page.line(&format!("  evidence   {text}"));
     }
     page.line(&format!("  exclusive  {}", s.exclusive));
-    page.line(&format!("  fencing    {}", s.fencing));
+    let why = s.no_gate.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
+    page.line(&format!("  fencing    {}{why}", s.fencing));
     if let Some(ms) = s.lease.expires_ms {
         let held = if s.lease.held { "held" } else { "not held" };
         page.line(&format!("  lease      {held}, {ms} ms left"));

@@ -5,7 +5,7 @@ use wgha_proto::PathSnapshot;
 use super::*;
 
 /// Every list filled, so that every field of the contract is there.
-fn sample() -> Status {
+pub(crate) fn sample() -> Status {
     Status {
         cluster: "edge".into(),
         node: "gw1".into(),
@@ -177,7 +177,7 @@ fn the_json_has_the_fields_of_the_contract() {
 fn the_json_reads_back_and_extensions_are_optional() {
     let mut json = serde_json::to_value(sample()).unwrap();
     assert_eq!(serde_json::from_value::<Status>(json.clone()).unwrap(), sample());
-    for extension in ["version", "held_back", "refusals", "link", "evidence"] {
+    for extension in ["version", "held_back", "refusals", "link", "evidence", "changes"] {
         json.as_object_mut().unwrap().remove(extension).unwrap();
     }
     assert!(serde_json::from_value::<Status>(json).is_ok());

@@ -17,6 +17,7 @@ use super::engine::{Engine, Snapshot};
 use super::key::KEY_LEN;
 use super::plan::{Keepalives, Moves, peer_states, plan};
 use super::{Backend, DeviceState, EMBEDDED_PEERS, Kick, Live, PeerState, Source, WgError};
+use crate::net::gate::Permit;
 
 /// A TUN device and the engine behind it.
 pub(super) struct EmbeddedBackend {
@@ -84,6 +85,10 @@ impl Backend for EmbeddedBackend {
 
     fn set_source(&mut self, source: Source) {
         self.source = source;
+    }
+
+    fn set_permit(&mut self, permit: Permit) {
+        self.engine.set_permit(permit);
     }
 
     async fn stage(&mut self, conf: &WgConf) -> Result<(), WgError> {

@@ -13,7 +13,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::conf::WgConf;
 use super::key::KEY_LEN;
 use super::plan::{self, Keepalives};
+use super::udp::SourceUdp;
 use super::{Kick, Source, WgError};
+use crate::net::gate::Permit;
 use worker::Worker;
 
 mod tunnel;
@@ -36,6 +38,7 @@ pub(super) struct Engine {
     calls: mpsc::Sender<Call>,
     failure: watch::Receiver<Option<String>>,
     stamp: watch::Receiver<Option<i64>>,
+    udp: SourceUdp,
 }
 
 /// The engine as it is.
@@ -69,7 +72,8 @@ impl Engine {
         let failure = failed.subscribe();
         let stamped = watch::Sender::new(None);
         let stamp = stamped.subscribe();
-        let worker = Worker::new(interface, failed, stamped);
+        let udp = SourceUdp::default();
+        let worker = Worker::new(interface, failed, stamped, udp.clone());
         let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, THREADS);
         // Dropping a runtime blocks, so that its own thread does it.
         let thread = std::thread::Builder::new().name("wgha-wireguard".to_owned());
@@ -92,7 +96,12 @@ impl Engine {
         spawned.map_err(WgError::step(what))?;
         let lost = || Err(io::Error::other("its thread ended"));
         start.recv().unwrap_or_else(|_| lost()).map_err(WgError::step(what))?;
-        Ok(Self { calls, failure, stamp })
+        Ok(Self { calls, failure, stamp, udp })
+    }
+
+    /// Nothing is sent past this deadline, from the next [`resume`](Engine::resume) on.
+    pub(super) fn set_permit(&self, permit: Permit) {
+        self.udp.set_permit(permit);
     }
 
     /// Why the engine stopped by itself.

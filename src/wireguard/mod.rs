@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::config::BackendChoice;
+use crate::net::gate::Permit;
 use key::KEY_LEN;
 
 pub mod conf;
@@ -46,6 +47,10 @@ pub trait Backend: Send + Sync {
     /// The addresses that WireGuard's packets leave from. Used by the embedded implementation at
     /// the next [`up`](Backend::up); the kernel's follows the policy rules.
     fn set_source(&mut self, source: Source);
+
+    /// Nothing is sent past this deadline. Used by the embedded implementation at the next
+    /// [`up`](Backend::up); the kernel's packets pass the gate.
+    fn set_permit(&mut self, _: Permit) {}
 
     /// Makes the device exist with the file's key, port and peers, and (while not up) without
     /// socket and traffic. On a device that is up, applies the difference alone. A device left

@@ -14,6 +14,8 @@ use nix::sys::socket::{setsockopt, sockopt};
 use tokio::sync::watch;
 
 use super::Source;
+use crate::clock;
+use crate::net::gate::Permit;
 
 /// Room for what arrives while the process does not run, in bytes: some 50 ms at 1 Gbit/s.
 const RECEIVE_BUFFER: usize = 8 << 20;
@@ -25,6 +27,7 @@ const CLOSE: Duration = Duration::from_secs(2);
 #[derive(Clone, Default)]
 pub(super) struct SourceUdp {
     source: Arc<Mutex<Source>>,
+    permit: Arc<Mutex<Option<Permit>>>,
     /// Its other end is held by the sockets that are open.
     open: Arc<Mutex<Option<watch::Receiver<()>>>>,
 }
@@ -34,6 +37,11 @@ impl SourceUdp {
     pub(super) fn set(&self, source: Source) -> bool {
         let mut current = self.source.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut *current, source) != source
+    }
+
+    /// Takes effect when the sockets are opened next.
+    pub(super) fn set_permit(&self, permit: Permit) {
+        *self.permit.lock().unwrap_or_else(PoisonError::into_inner) = Some(permit);
     }
 
     fn get(&self) -> Source {
@@ -73,6 +81,7 @@ impl UdpTransportFactory for SourceUdp {
         *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(open);
         let pair = Pair {
             _alive: alive,
+            permit: self.permit.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             v4: v4.map(bind).transpose()?,
             v6: match v6 {
                 Some(v6) => Some(bind(v6)?),
@@ -111,11 +120,18 @@ fn unless_disabled(socket: io::Result<UdpSocket>) -> io::Result<Option<UdpSocket
 pub(super) struct Pair {
     v4: Option<UdpSocket>,
     v6: Option<UdpSocket>,
+    permit: Option<Permit>,
     /// Says that a socket may be open; dropped after them, as fields are in this order.
     _alive: watch::Sender<()>,
 }
 
 impl Pair {
+    /// Asked before each send: a process that slept wakes up with packets in its hands, and another
+    /// gateway may serve by now. What may not go is lost, as on any network.
+    fn permitted(&self) -> bool {
+        self.permit.as_ref().is_none_or(|permit| permit.allows(clock::now()))
+    }
+
     fn toward(&self, destination: SocketAddr) -> io::Result<&UdpSocket> {
         let socket = if destination.is_ipv4() { &self.v4 } else { &self.v6 };
         socket.as_ref().ok_or_else(|| io::ErrorKind::NetworkUnreachable.into())
@@ -142,6 +158,9 @@ impl UdpSend for Pair {
     type SendManyBuf = <UdpSocket as UdpSend>::SendManyBuf;
 
     async fn send_to(&self, packet: Packet, destination: SocketAddr) -> io::Result<()> {
+        if !self.permitted() {
+            return Ok(());
+        }
         self.toward(destination)?.send_to(packet, destination).await
     }
 
@@ -156,6 +175,9 @@ impl UdpSend for Pair {
         buffer: &mut Self::SendManyBuf,
         packets: &mut Vec<(Packet, SocketAddr)>,
     ) -> io::Result<()> {
+        if !self.permitted() {
+            packets.clear();
+        }
         let Some((_, destination)) = packets.first() else { return Ok(()) };
         self.toward(*destination)?.send_many_to(buffer, packets).await
     }

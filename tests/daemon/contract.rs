@@ -62,6 +62,7 @@ const STATUS: &[(&str, &str)] = &[
     ("warnings", "strings"),
     ("refusals", "object"),
     ("link", "object"),
+    ("changes", "object"),
 ];
 
 const NODE: &[(&str, &str)] = &[

@@ -5,6 +5,7 @@
 //! - `keys`: rotation of the cluster key on live daemons.
 //! - `voters`: a voter that is lost for good.
 //! - `hostile`: datagrams that are flipped, cut, replayed, reflected or invented.
+//! - `http`: `/master` and its kin, metrics, floods.
 //!
 //! No test asserts how long something takes: each waits, within a bound, until it is so.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test that cannot go on panics")]
@@ -12,6 +13,7 @@
 mod cluster;
 mod contract;
 mod hostile;
+mod http;
 mod keys;
 mod life;
 mod proxy;

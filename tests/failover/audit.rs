@@ -177,7 +177,7 @@ fn renew(pair: &Pair, client: &WgPeer) {
     run(client.node(), &format!("{remove} && {add}"));
 }
 
-/// Addresses, rules, routes and reserved ports, without wg0's and without life times.
+/// Addresses, rules, routes, nftables tables and reserved ports, without wg0's and without life times.
 pub(crate) fn network_of(node: &Node) -> Vec<String> {
     // All of it, as an administrator sees it, and one shell for all.
     let looks = [
@@ -186,6 +186,7 @@ pub(crate) fn network_of(node: &Node) -> Vec<String> {
         "ip -6 rule",
         "ip -4 route show table all",
         "ip -6 route show table all",
+        "nft list tables",
         "cat /proc/sys/net/ipv4/ip_local_reserved_ports",
     ];
     let shown = run(node, &looks.join(" && "));

@@ -16,7 +16,7 @@ const BY_ITSELF: Duration = Duration::from_secs(10);
 const KEPT: &str = "wgha/endpoints.json";
 
 /// Waits until `node` knows where all clients are, by what the master sent.
-fn follows(pair: &Pair, node: &Node) {
+pub(crate) fn follows(pair: &Pair, node: &Node) {
     let name = node.name();
     eventually(&format!("{name} knows the endpoints"), || {
         // It may be starting.

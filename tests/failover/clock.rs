@@ -5,15 +5,19 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use netns_lab::{Lab, Node, topology};
+use netns_lab::{ClockStep, Lab, Node, topology};
 
-use crate::pair::{Pair, eventually, network, options, wgha};
+use crate::audit;
+use crate::pair::{Pair, backend, eventually, heartbeat, network, options, wgha};
 
-/// By how much the clock of gw2 is behind.
-const BEHIND_S: u64 = 12;
+/// By how much a clock is behind.
+const BEHIND: Duration = Duration::from_secs(12);
 
-/// A client begins a handshake by itself 15 s after it sends in vain; and some.
-const BY_ITSELF: Duration = Duration::from_secs(19);
+/// A client begins a handshake by itself 15 s after it sends in vain; and some. An emulated machine that stands still
+/// for seconds loses a try or two, of 5 s each.
+fn by_itself() -> Duration {
+    Duration::from_secs(if backend() == "kernel" { 26 } else { 19 })
+}
 
 /// Without the warning's reason it would be back long before this.
 const CALLED_IN_VAIN: Duration = Duration::from_secs(4);
@@ -31,10 +35,11 @@ fn late_on_gw2(dir: &Path) -> PathBuf {
     let script = format!(
         "#!/bin/sh\n\
          case \"$1 $*\" in \"run \"*\" --node gw2\")\n\
-         export LD_PRELOAD={} FAKETIME=-{BEHIND_S}s FAKETIME_DONT_FAKE_MONOTONIC=1\n\
+         export LD_PRELOAD={} FAKETIME=-{}s FAKETIME_DONT_FAKE_MONOTONIC=1\n\
          esac\n\
          exec {} \"$@\"\n",
         libfaketime().display(),
+        BEHIND.as_secs(),
         wgha().display()
     );
     let path = dir.join("late-wgha");
@@ -51,21 +56,28 @@ fn warnings(pair: &Pair, node: &Node) -> Vec<String> {
     warnings.iter().filter_map(|w| w.as_str().map(str::to_owned)).collect()
 }
 
-fn warned(pair: &Pair, node: &Node, words: &str) {
+pub(crate) fn warned(pair: &Pair, node: &Node, words: &str) {
     eventually(&format!("{} warns", node.name()), || {
         let all = warnings(pair, node);
         if all.iter().any(|w| w.contains(words)) { Vec::new() } else { vec![format!("{all:?}")] }
     });
 }
 
-/// How long the client's pings go unanswered.
-fn back(pair: &Pair, since: Instant) -> Duration {
+/// How long the client's pings go unanswered; at most until the client would have begun by itself.
+pub(crate) fn back(pair: &Pair, since: Instant) -> Duration {
     let client = pair.clients[0].node();
     let to = topology::wg_gateway().v4.into();
     while netns_lab::ping(client, to, Duration::from_millis(200)).is_err() {
-        assert!(since.elapsed() < BY_ITSELF, "the client is not back by its own rule");
+        assert!(since.elapsed() < by_itself(), "the client is not back by its own rule");
     }
-    since.elapsed()
+    let took = since.elapsed();
+    println!("the client is back after {took:?}");
+    took
+}
+
+/// The client did not take the new master's handshake.
+pub(crate) fn called_in_vain(took: Duration) {
+    assert!(took > CALLED_IN_VAIN, "{took:?}: the client took a stamp that is not older");
 }
 
 #[test]
@@ -97,9 +109,43 @@ fn a_clock_behind_is_told_before_and_costs_no_more_than_the_clients_own_rule() {
     pair.settled_on(&gw1, "back");
     let again = Instant::now();
     pair.hand_over(&gw1, &gw2);
-    let took = back(&pair, again);
-    println!("the client is back after {took:?}");
-    assert!(took > CALLED_IN_VAIN, "{took:?}: gw2's clock is not behind, this proves nothing");
+    called_in_vain(back(&pair, again));
     pair.settled_on(&gw2, "the client came by itself");
+    pair.end();
+}
+
+/// All namespaces of the kernel lab have one clock. So it is set back for everybody, just before a takeover: the client has
+/// a stamp of gw1 from before, and those of gw2 are older, to the kernel's WireGuard as they are from a gateway whose clock
+/// is behind. What this cannot show is the warning before, for no two clocks differ; and none of wgha's decisions may
+/// hang on that clock.
+#[test]
+#[ignore = "only in the kernel lab, and alone: tests/kernel-lab"]
+fn the_machines_clock_set_back_before_a_takeover() {
+    assert_eq!(backend(), "kernel", "only in the kernel lab: run tests/kernel-lab");
+    let pair = Pair::start();
+    let (gw1, gw2) = (pair.gateway(1), pair.gateway(2));
+    pair.hand_over(&gw1, &gw2);
+    // gw1 calls the client, with a stamp of now.
+    pair.hand_over(&gw2, &gw1);
+    audit::answers_soon(&pair.clients[0], "called by gw1");
+    let step = ClockStep::back(BEHIND).expect("setting the clock back");
+    let fault = Instant::now();
+    pair.lab.cut_link(&gw1, true).expect("cut");
+    pair.is_master(&gw2, "the link of gw1 is cut");
+    let master = Instant::now();
+    back(&pair, fault);
+    called_in_vain(master.elapsed());
+    assert_eq!(pair.clients[0].endpoint().expect("an endpoint"), topology::endpoint(false));
+    pair.lab.heal_link(&gw1, true).expect("heal");
+    pair.settled_on(&gw2, "the client came by itself");
+    eventually("the clocks agree", || [&gw1, &gw2].map(|n| warnings(&pair, n)).concat());
+
+    // Set right again, by a step forward: nobody takes the other for silent.
+    let changes = pair.changes(&gw1) + pair.changes(&gw2);
+    drop(step);
+    std::thread::sleep(heartbeat() * 8);
+    pair.settled_on(&gw2, "the clock is right again");
+    assert_eq!(pair.changes(&gw1) + pair.changes(&gw2), changes, "a role changed");
+    eventually("the clocks agree", || [&gw1, &gw2].map(|n| warnings(&pair, n)).concat());
     pair.end();
 }

@@ -11,7 +11,7 @@ fn a_partition_leaves_the_master_that_has_a_majority() {
     let mut pair = Pair::with(Lab::builder().witness().cluster(cluster));
     let (gw1, gw2) = (pair.gateway(1), pair.gateway(2));
     let status = pair.status(&gw1);
-    assert_eq!(status["exclusive"], "yes (lease of 2 of 3 voters, while its process runs)");
+    assert_eq!(status["exclusive"], "yes (lease of 2 of 3 voters)");
     assert_eq!(status["lease"]["held"], true);
     assert!(status["lease"]["expires_ms"].as_u64().is_some_and(|ms| ms > 0), "{status}");
 

@@ -28,14 +28,8 @@ const HOOK_TABLE: &str = "\n[[hook]]\non = [\"master\", \"backup\", \"fault\", \
 
 #[test]
 fn connections_through_nat_live_on() {
-    let cluster = ClusterOptions { extra: HOOK_TABLE.to_owned(), ..options() };
-    let lab = network(Lab::builder().cluster(cluster));
-    install(&lab);
-    let mut pair = Pair::unsettled(lab);
-    let replicas = pair.lab.gateways().iter().map(start_conntrackd).collect::<Vec<_>>();
+    let (mut pair, replicas) = replicated(HOOK_TABLE);
     let (gw1, gw2) = (pair.gateway(1), pair.gateway(2));
-    pair.settled("the start");
-    pair.lead(&gw1);
     let connection = Connection::open(&pair.lab);
     connection.goes_on("through gw1");
 
@@ -65,13 +59,8 @@ fn connections_through_nat_live_on() {
 
 #[test]
 fn without_the_hook_they_do_not() {
-    let lab = network(Lab::builder().cluster(options()));
-    install(&lab);
-    let pair = Pair::unsettled(lab);
-    let replicas = pair.lab.gateways().iter().map(start_conntrackd).collect::<Vec<_>>();
+    let (pair, replicas) = replicated("");
     let (gw1, gw2) = (pair.gateway(1), pair.gateway(2));
-    pair.settled("the start");
-    pair.lead(&gw1);
     let connection = Connection::open(&pair.lab);
     connection.goes_on("through gw1");
     knows(&gw2, &connection);
@@ -84,6 +73,18 @@ fn without_the_hook_they_do_not() {
     // It is this one that is lost: another one works.
     Connection::open(&pair.lab).goes_on("a new connection through gw2");
     drop(replicas);
+}
+
+/// A pair that translates and replicates, gw1 as master; `hook` goes into wgha.toml.
+fn replicated(hook: &str) -> (Pair, Vec<Process>) {
+    let cluster = ClusterOptions { extra: hook.to_owned(), ..options() };
+    let lab = network(Lab::builder().cluster(cluster));
+    install(&lab);
+    let pair = Pair::unsettled(lab);
+    let replicas = pair.lab.gateways().iter().map(start_conntrackd).collect();
+    pair.settled("the start");
+    pair.lead(&pair.gateway(1));
+    (pair, replicas)
 }
 
 /// What docs/nat.md tells to load, with the lab's addresses.

@@ -41,11 +41,11 @@ fn plan(v4: bool, v6: bool) -> SourcePlan {
 }
 
 fn install(ns: &Ns, plan: SourcePlan) -> bool {
-    ns.run_async(move || async move { barrier::install(&plan).await })
+    ns.run(move || barrier::install(&plan))
 }
 
 fn remove(ns: &Ns) -> bool {
-    ns.run_async(|| barrier::remove(PORT))
+    ns.run(|| barrier::remove(PORT))
 }
 
 fn nft(ns: &Ns, arguments: &'static str) -> String {

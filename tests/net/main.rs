@@ -11,6 +11,7 @@ mod address;
 mod announce;
 mod barrier;
 mod evidence;
+mod gate;
 mod namespace;
 mod netlink;
 mod source;

@@ -78,7 +78,7 @@ impl Lease {
     }
 
     /// Until when the holder may act; `None` without a lease.
-    fn permitted_until(&self) -> Option<Time> {
+    pub(super) fn permitted_until(&self) -> Option<Time> {
         let holder = self.holder.as_ref()?;
         Some(holder.permitted_until(&self.voters.in_force, &self.timing))
     }
@@ -92,24 +92,6 @@ impl Node {
 
     pub(super) fn leases_mut(&mut self) -> Option<&mut Lease> {
         self.lease.as_deref_mut().filter(|lease| !lease.voters.waiting)
-    }
-
-    /// Until when effects may stand, on the caller's clock; `None` if this node is not master. With leases: the end
-    /// of the lease less the margin. Without: when others may count this node as silent, less half an interval.
-    /// Grows with what arrives and what is sent, so read it after draining
-    /// [`poll_transmit`](Node::poll_transmit). After it nothing may act, whether this node runs or not.
-    #[must_use]
-    pub fn permitted_until(&self) -> Option<Time> {
-        if self.state != State::Serving {
-            return None;
-        }
-        match self.leases() {
-            Some(lease) => lease.permitted_until(),
-            None => {
-                let patience = self.config.detection() - self.config.interval / 2;
-                Some(self.full_send.max(self.won_at) + patience)
-            }
-        }
     }
 
     /// Before anything else at every wake: without permission there is no master (design §5.8).

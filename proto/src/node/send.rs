@@ -28,12 +28,7 @@ impl Node {
             return Some(Destination::Sender);
         }
         loop {
-            let Some(index) = self.peers.iter().position(|peer| peer.pending != 0) else {
-                if std::mem::take(&mut self.full_send_under_way) {
-                    self.full_send = self.now;
-                }
-                return None;
-            };
+            let index = self.peers.iter().position(|peer| peer.pending != 0)?;
             let peer = self.peers.get_mut(index)?;
             let path = u8::try_from(peer.pending.trailing_zeros()).ok()?;
             // Taken off before it is built: one that cannot be built must not be tried for ever.
@@ -51,6 +46,11 @@ impl Node {
             let body = self.body(index, number)?;
             // Without a key for this peer there is nothing to say to it.
             if self.build(index, path, &body, out).is_some() {
+                if self.state == State::Serving
+                    && let Some(peer) = self.peers.get_mut(index)
+                {
+                    peer.claim_sent = self.now;
+                }
                 return Some(Destination::Peer { peer: index, path });
             }
         }
@@ -78,7 +78,6 @@ impl Node {
             return;
         }
         self.queue_all();
-        self.full_send_under_way = true;
         let interval = self.config.interval;
         self.next_heartbeat = self.next_heartbeat + interval;
         // Slept through one or more: go on in step, with the next that lies ahead.

@@ -80,8 +80,6 @@ impl Node {
             lease,
             votes_at_boot: boot.votes,
             started: now,
-            full_send: now,
-            full_send_under_way: false,
             answer: None,
             events: VecDeque::new(),
             refusals: Counts::default(),

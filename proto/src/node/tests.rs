@@ -636,3 +636,5 @@ fn a_master_that_is_leaving_displaces_nobody() {
         assert_eq!(b.level().role, role, "leaving: {leaving}");
     }
 }
+
+mod permit;

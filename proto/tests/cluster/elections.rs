@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use wgha_proto::{Ability, Command, Event, Health, Preempt, Reason, Refused, Report, Role};
+use wgha_proto::{Ability, Command, Doubt, Event, Health, Preempt, Reason, Refused, Report, Role};
 
 use crate::world::{INTERVAL, MS, World};
 
@@ -371,6 +371,44 @@ fn preemption_waits_for_its_delay() {
 }
 
 #[test]
+fn a_node_that_comes_and_goes_waits_anew() {
+    let delay = Duration::from_secs(3);
+    let mut world = World::with(&PAIR, |config| config.preempt = Some(Preempt { delay }));
+    world.kill("gw1");
+    world.run(10 * INTERVAL);
+    for _ in 0..4 {
+        world.start("gw1", false);
+        world.run(delay * 2 / 3);
+        assert_eq!(world.masters(), ["gw2"]);
+        world.kill("gw1");
+        world.run(5 * INTERVAL);
+    }
+}
+
+#[test]
+fn refused_preemption_backs_off_from_1_s_to_60_s() {
+    let preempt = Some(Preempt { delay: Duration::ZERO });
+    let mut world = World::with(&PAIR, |config| config.preempt = preempt);
+    world.kill("gw1");
+    world.run(10 * INTERVAL);
+    world.members[0].doubt = Some(Doubt::NotInSync);
+    world.start("gw1", false);
+    world.run(Duration::from_secs(200));
+    let refused = |(at, event): &(_, Event)| {
+        matches!(event, Event::Handover { result: Err(_), .. }).then_some(*at)
+    };
+    let all: Vec<_> = world.members[1].events.iter().filter_map(refused).collect();
+    // It acts with its timers, an interval later at most: whole seconds.
+    let waits = all.array_windows().map(|[one, next]| next.since(*one).as_secs());
+    let waits: Vec<u64> = waits.collect();
+    assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+    assert_eq!((world.masters(), world.two_acting), (vec!["gw2"], 0));
+    world.members[0].doubt = None;
+    world.run(Duration::from_secs(60));
+    assert_eq!(world.masters(), ["gw1"]);
+}
+
+#[test]
 fn preemption_respects_an_operators_handover() {
     let preempt = Some(Preempt { delay: Duration::ZERO });
     let mut world = World::with(&PAIR, |config| config.preempt = preempt);
@@ -383,6 +421,12 @@ fn preemption_respects_an_operators_handover() {
     world.start("gw1", false);
     world.run(20 * INTERVAL);
     assert_eq!(world.masters(), ["gw1"], "the node that gave up restarted");
+    world.command("gw1", maintenance(true, false)).unwrap();
+    world.run(Duration::from_secs(10));
+    assert_eq!(world.masters(), ["gw2"]);
+    world.command("gw1", maintenance(false, false)).unwrap();
+    world.run(5 * INTERVAL);
+    assert_eq!(world.masters(), ["gw1"], "it left maintenance");
 }
 
 #[test]

@@ -475,3 +475,20 @@ fn edits_that_lost_a_conflict() {
     let found = bench.warning();
     assert!(found.starts_with("wg0.conf.conflict-gw2-20261122T034500Z is an edit"), "{found}");
 }
+
+#[test]
+fn http_beyond_the_loopback_is_open_to_all() {
+    for (listen, warned) in [
+        ("127.0.0.1:9112", false),
+        ("[::1]:9112", false),
+        ("10.0.1.10:9112", true),
+        ("[::]:9112", true),
+    ] {
+        let mut bench = Bench::new();
+        bench.config += &format!("[http]\nlisten = {listen:?}\n");
+        let found = bench.examine();
+        assert!(found.errors.is_empty(), "{found:#?}");
+        let named = found.warnings.iter().any(|w| w.contains(listen) && w.contains("no password"));
+        assert_eq!((named, found.warnings.len()), (warned, usize::from(warned)), "{found:#?}");
+    }
+}

@@ -34,6 +34,7 @@ pub(super) fn cluster(sink: &mut Sink<'_>, root: &DeTable<'_>, instance: &str) -
     let words = "\"auto\", \"majority\" or \"none\"";
     let quorum = section.text(sink, "quorum", words, values::quorum);
     let handover_timeout = duration(sink, &section, "handover_timeout", HANDOVER, DEFAULT_HANDOVER);
+    let gate = section.text(sink, "gate", "\"auto\" or \"off\"", values::gate);
     let state_dir = section.text(sink, "state_dir", "an absolute path", values::path);
     let evidence = evidence(sink, &section).unwrap_or_default();
     Some(Cluster {
@@ -44,6 +45,7 @@ pub(super) fn cluster(sink: &mut Sink<'_>, root: &DeTable<'_>, instance: &str) -
         preempt: preempt.then_some(delay),
         quorum: quorum.map_or(QuorumChoice::Auto, |at| at.value),
         handover_timeout,
+        gate: gate.is_none_or(|at| at.value),
         state_dir: state_dir.map_or_else(|| places::default_state(instance), |at| at.value),
         evidence,
     })

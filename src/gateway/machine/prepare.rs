@@ -96,6 +96,8 @@ impl Machine {
     pub(super) async fn leave_by_list(&mut self) -> bool {
         let Some(changes) = self.leaving.take() else { return false };
         self.attendance.end();
+        // As in `take_off`.
+        self.gate.closed().await;
         for tunnel in &mut self.tunnels {
             if let Err(e) = tunnel.silence().await {
                 warn!("{}: {e}", tunnel.interface());

@@ -9,7 +9,7 @@ use wgha_proto::{Ability, Doubt, Term};
 
 use super::{ANNOUNCE_AGAIN, ANNOUNCE_REFRESH, Machine};
 use crate::gateway::tunnel::{Kept, Tunnel};
-use crate::gateway::{Effects, Notice, Phases, Wanted};
+use crate::gateway::{Effects, Notice, Phases, Wanted, gate};
 use crate::net::address;
 use crate::setup::Setup;
 
@@ -28,6 +28,10 @@ impl Effects for Machine {
             None => self.announce().await,
         }
         phases.announce = Some(start.elapsed());
+        // Open since the role came, as a rule. Before link up: a first handshake that is dropped costs 5 s.
+        if !self.gate.opened().await {
+            warn!("the gate is not open yet");
+        }
         if !wanted.still() {
             return Err(format!("term {term} is over"));
         }
@@ -167,7 +171,9 @@ impl Effects for Machine {
                     self.tunnels.push(tunnel);
                 }
                 None => {
-                    let mut tunnel = Tunnel::new(entry.clone(), conf.clone(), &floating_ips);
+                    let permit = self.gate.permit();
+                    let mut tunnel =
+                        Tunnel::new(entry.clone(), conf.clone(), &floating_ips, permit);
                     if let Err(e) = tunnel.stage(&self.ledger).await {
                         error!("{e}");
                     }
@@ -182,10 +188,16 @@ impl Effects for Machine {
         }
         self.floating_ips = floating_ips;
         self.missing = setup.missing();
+        self.gate.reconfigure(gate::plan(&setup));
         self.set_lines();
     }
 
     async fn finish(&mut self, bound: Duration) {
+        // What could not be taken off stays behind a gate that is shut, until `wgha release`.
+        let clear = self.take_off().await.is_ok();
+        if clear && let Err(e) = self.gate.remove().await {
+            error!("the gate's nftables rules are still there: {e}");
+        }
         if !self.scripts.wait_down(bound).await {
             warn!("PostDown did not end in time");
         }

@@ -115,7 +115,11 @@ impl Tunnel {
         }
         let choice = recorded_choice(&self.entry, ledger);
         let name = &self.entry.interface;
-        let backend = wireguard::open(choice, name).await.map_err(|e| format!("{name}: {e}"))?;
+        let mut backend =
+            wireguard::open(choice, name).await.map_err(|e| format!("{name}: {e}"))?;
+        if let Some(permit) = &self.permit {
+            backend.set_permit(permit.clone());
+        }
         self.backend = Some(backend);
         Ok(())
     }

@@ -86,6 +86,8 @@ impl App {
         picture::add_files(&mut status, self.files.as_ref().map(sync::files::Handle::view));
         let evidence = self.evidence.as_ref().map(evidence::Handle::look);
         picture::add_evidence(&mut status, evidence.as_ref(), picture.now);
+        status.changes = self.journal.changes();
+        picture::add_gate(&mut status, self.gate.as_ref(), picture.now);
         status
     }
 
@@ -104,6 +106,7 @@ impl App {
             // The device goes on with what it has.
             bail!("{missing}");
         }
+        self.http.follow(setup.config.http)?;
         self.apply(Arc::new(setup)).await?;
         if let Some(sync) = &self.sync {
             sync.reconfigure(sync::Settings::new(&self.setup)).await;
@@ -182,6 +185,7 @@ fn needs_restart(old: &Setup, new: &Setup) -> anyhow::Result<()> {
         ("cluster name", a.cluster.name == b.cluster.name),
         ("name of this node", a.node().name == b.node().name),
         ("witness", a.node().witness == b.node().witness),
+        ("gate", a.cluster.gate == b.cluster.gate),
         ("state_dir", a.cluster.state_dir == b.cluster.state_dir),
         ("control socket", a.control_socket == b.control_socket),
     ];

@@ -137,40 +137,34 @@ pub fn replace(
     mode: u32,
     me: Label<'_>,
 ) -> io::Result<Replaced> {
+    let before = read(path)?;
+    if before.as_ref().map(|found| found.hash) != known {
+        return Ok(Replaced::Changed);
+    }
     let temporary = beside(path, TEMPORARY)?;
-    let result = replace_by(&temporary, path, bytes, known, mode, me);
+    let written = write_new(&temporary, bytes, before.as_ref(), mode);
+    let result = written.and_then(|()| put(&temporary, path, known, me));
     match fs::remove_file(&temporary) {
         Err(e) if !is_missing(&e) && result.is_ok() => Err(e),
         _ => result,
     }
 }
 
-fn replace_by(
-    temporary: &Path,
-    path: &Path,
-    bytes: &[u8],
-    known: Option<Hash>,
-    mode: u32,
-    me: Label<'_>,
-) -> io::Result<Replaced> {
-    let before = read(path)?;
-    if before.as_ref().map(|found| found.hash) != known {
-        return Ok(Replaced::Changed);
-    }
-    write_new(temporary, bytes, before.as_ref(), mode)?;
+/// Puts a file that is written in the place of the one that is known.
+fn put(written: &Path, path: &Path, known: Option<Hash>, me: Label<'_>) -> io::Result<Replaced> {
     // Again: writing may have waited for the disk.
     if read(path)?.map(|found| found.hash) != known {
         return Ok(Replaced::Changed);
     }
     if known.is_none() {
-        return match rename(temporary, path, RenameFlags::RENAME_NOREPLACE) {
+        return match rename(written, path, RenameFlags::RENAME_NOREPLACE) {
             Ok(()) => sync_directory(path).map(|()| Replaced::Done),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(Replaced::Changed),
             Err(e) => Err(e),
         };
     }
-    rename(temporary, path, RenameFlags::RENAME_EXCHANGE)?;
-    let kept = match read(temporary)? {
+    rename(written, path, RenameFlags::RENAME_EXCHANGE)?;
+    let kept = match read(written)? {
         Some(out) if Some(out.hash) != known => Some(keep_aside(path, &out, me)?),
         _ => None,
     };

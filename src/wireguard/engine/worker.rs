@@ -58,12 +58,13 @@ impl Worker {
         interface: &str,
         failed: watch::Sender<Option<String>>,
         stamped: watch::Sender<Option<i64>>,
+        udp: SourceUdp,
     ) -> Self {
         Self {
             interface: interface.to_owned(),
             failed,
             stamped,
-            udp: SourceUdp::default(),
+            udp,
             client: Client::default(),
             uapi: None,
             tunnel: None,

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use netns_lab::{Lab, Node, Outage, Prober, WgKind, realtime_ns, topology};
@@ -17,6 +17,9 @@ const QUIET: Duration = Duration::from_millis(2_500);
 const SETTLE: Duration = Duration::from_millis(700);
 /// A client that nobody calls begins by itself after 15 s, and each lost try costs it 5 s.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Before a refused handover is asked for again.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// The client that is not behind NAT; those before it are, one of each kind.
 const DIRECT: u8 = 4;
@@ -47,8 +50,22 @@ impl Fault {
     fn happen(self, stage: &Stage, master: &Node) -> Result<()> {
         match self {
             Self::Cut => stage.lab.cut_link(master, true),
-            Self::Handover => stage.cluster.command(master, &["handover"]).map(drop),
+            Self::Handover => hand_over(stage, master),
         }
+    }
+}
+
+/// A successor that is not there yet, or does not answer in time on a busy machine, gets nothing: nobody notices, and it is
+/// asked again.
+fn hand_over(stage: &Stage, master: &Node) -> Result<()> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match stage.cluster.command(master, &["handover"]) {
+            Ok(_) => return Ok(()),
+            Err(e) if Instant::now() > end => return Err(e),
+            Err(e) => eprintln!("refused, asked again: {e:#}"),
+        }
+        thread::sleep(AGAIN);
     }
 }
 
