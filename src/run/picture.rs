@@ -67,7 +67,12 @@ fn warnings(node: &Snapshot) -> Vec<String> {
         let name = peer.name.clone();
         peer.alarms.clone().into_iter().map(move |alarm| alarm::text(&name, alarm))
     };
-    node.peers.iter().flat_map(of).collect()
+    let blocked = node.lease.as_ref().is_some_and(|lease| lease.blocked);
+    let blocked = blocked.then(|| {
+        "the config's voters wait in vain: change one node at a time, or see `wgha reload --force-voters`"
+            .to_owned()
+    });
+    node.peers.iter().flat_map(of).chain(blocked).collect()
 }
 
 /// Adds what the sync channel knows; a witness has none.
