@@ -49,6 +49,8 @@ pub enum Input {
     Look(oneshot::Sender<Picture>),
     /// A new config.
     Reconfigure(Box<NewConfig>),
+    /// Have the voters of the config in force vote from now on.
+    ForceVoters,
 }
 
 /// What a reload brings to the loop.
@@ -261,6 +263,7 @@ impl Daemon {
                 self.node.reconfigure(now, new.node, new.keys);
                 self.testament.change(will(&new.config, new.puts_up, &self.node, &self.link));
             }
+            Input::ForceVoters => self.node.force_voters(now),
         }
     }
 

@@ -68,10 +68,13 @@ async fn undo(netlink: &Netlink, ledger: &Ledger) -> Vec<String> {
     tidy(ledger, left).await
 }
 
-/// Takes off what acts: WireGuard down, rules, floating IPs; in this order. Returns what a look finds to
+/// Takes off what acts: the gate shut, WireGuard down, rules, floating IPs; in this order. Returns what a look finds to
 /// act still, or could not find out. Runs nothing and waits for no disk: a successor may wait for it.
 pub async fn silence(netlink: &Netlink, applied: &Applied) -> Vec<String> {
     let mut left = Vec::new();
+    for name in &applied.gates {
+        left.extend(gate::shut(name).err().map(|e| format!("gate {name}: {e}")));
+    }
     for interface in &applied.interfaces {
         left.extend(down(netlink, interface).await.err());
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use thiserror::Error;
-use wgha_proto::{Keyring, NodeConfig, PeerConfig, Preempt, WireguardKind};
+use wgha_proto::{Keyring, LEAST_REACTION, NodeConfig, PeerConfig, Preempt, Quorum, WireguardKind};
 
 use crate::config::{self, Config, Wireguard};
 use crate::gateway::ledger;
@@ -126,6 +126,11 @@ impl Setup {
             handover_timeout: config.cluster.handover_timeout,
             fingerprint: config::fingerprint(config, (!me.witness).then_some(&material[..])),
             wireguard,
+            quorum: if config.needs_majority() {
+                Quorum::Majority { reaction: LEAST_REACTION }
+            } else {
+                Quorum::None
+            },
             peers: peers.collect(),
         }
     }

@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 pub(crate) mod tests;
+mod votes;
 mod writer;
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
@@ -15,15 +16,19 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use wgha_proto::Term;
+use wgha_proto::{Term, VoteRecord};
 
 use crate::config::FloatingIp;
 use crate::descriptors::lift;
 
+use votes::KeptVotes;
 pub use writer::StateWriter;
 
 /// Largest state file that is read, in bytes: the endpoints of 65,536 peers.
 const MAX_FILE: u64 = 16 << 20;
+
+/// What is known of votes.
+const VOTES: &str = "votes.json";
 
 /// What this node put up, written before it is put up, so that `wgha release` can undo it after a
 /// crash and PostUp never runs twice.
@@ -180,6 +185,22 @@ impl StateDir {
     /// The disk refuses; the file is as before.
     pub fn set_maintenance(&self, on: bool) -> Result<(), StateError> {
         self.store("maintenance", &on)
+    }
+
+    /// What is known of this node's votes; `None` without a memory.
+    #[must_use]
+    pub fn votes(&self) -> Option<VoteRecord> {
+        let kept: Option<KeptVotes> = self.load(VOTES);
+        kept.and_then(KeptVotes::record)
+    }
+
+    /// Keeps what must be known of this node's votes.
+    ///
+    /// # Errors
+    ///
+    /// The disk refuses; the file is as before.
+    pub fn set_votes(&self, votes: &VoteRecord) -> Result<(), StateError> {
+        self.store(VOTES, &Some(KeptVotes::of(votes)))
     }
 
     /// What this node put up; nothing if there is no record. `None`: it is damaged, which is logged, and kept aside.

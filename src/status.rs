@@ -160,12 +160,24 @@ pub struct EvidenceSource {
 }
 
 /// The permission of a majority to be master.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     /// Held now.
     pub held: bool,
-    /// Milliseconds until it ends; `None` with two voters, which have no leases.
+    /// Milliseconds until this node must stop to act, margin taken off; 0 if it is not held. `None` without leases.
     pub expires_ms: Option<u64>,
+    /// Extension: the voters whose vote this node has now.
+    #[serde(default)]
+    pub votes: Vec<String>,
+    /// Extension: the voters in force.
+    #[serde(default)]
+    pub voters: Vec<String>,
+    /// Extension: the config has other voters, which wait for every member.
+    #[serde(default)]
+    pub pending: bool,
+    /// Extension: for how long this node does not vote, because it may have granted a lease before it restarted.
+    #[serde(default)]
+    pub abstains_ms: Option<u64>,
 }
 
 /// One node. The local one has no figures of a path to itself.

@@ -73,7 +73,7 @@ fn a_good_config_and_what_follows_from_it() {
         "node      gw1, a gateway (this machine has its address 127.0.0.1)\n",
         "floating  203.0.113.10/32 on lo\n",
         // Three gateways: 3 x 200 ms, one rank of 50 ms, one heartbeat.
-        "takes over: 850ms and one round trip\n",
+        "takes over: 850ms and two round trips\n",
         "600ms  3 heartbeats of 200ms missed\n",
         "50ms  wait of the gateway of rank 1",
         "UDP 127.0.0.1:5112 <-> 198.51.100.5:5112  (heartbeats gw1, gw2; 198.51.100.5:5112 is \

@@ -27,6 +27,9 @@ pub struct ClusterOptions {
     pub misses: u32,
     /// A higher priority takes the role back.
     pub preempt: bool,
+    /// `auto`, `majority` or `none`. `none` unless given: members that start for the first time do not vote for half a
+    /// minute.
+    pub quorum: String,
     /// Once it was fit for so long; whole milliseconds.
     pub preempt_delay: Duration,
     /// Of gw1, gw2 ...; 100 where the list ends.
@@ -53,6 +56,7 @@ impl Default for ClusterOptions {
             heartbeat: Duration::from_millis(200),
             misses: 3,
             preempt: false,
+            quorum: "none".to_owned(),
             preempt_delay: Duration::ZERO,
             priorities: vec![150, 100],
             backend: "auto".to_owned(),
@@ -75,11 +79,12 @@ impl Lab {
     fn toml_with(&self, backend: &str) -> String {
         let o = self.cluster();
         let mut t = format!(
-            "[cluster]\nname = \"lab\"\nkey_file = \"/etc/wgha/cluster.key\"\nheartbeat = \"{}ms\"\nmisses = {}\npreempt = {}\npreempt_delay = \"{}ms\"\n",
+            "[cluster]\nname = \"lab\"\nkey_file = \"/etc/wgha/cluster.key\"\nheartbeat = \"{}ms\"\nmisses = {}\npreempt = {}\npreempt_delay = \"{}ms\"\nquorum = \"{}\"\n",
             o.heartbeat.as_millis(),
             o.misses,
             o.preempt,
-            o.preempt_delay.as_millis()
+            o.preempt_delay.as_millis(),
+            o.quorum
         );
         for (n, node) in (1..).zip(self.gateways()) {
             let priority = o.priorities.get(usize::from(n) - 1).unwrap_or(&100);

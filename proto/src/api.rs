@@ -8,10 +8,10 @@ mod event;
 mod input;
 mod snapshot;
 
-pub use config::{NodeConfig, PeerConfig, Preempt};
+pub use config::{NodeConfig, PeerConfig, Preempt, Quorum};
 pub use event::{Alarm, Event, Reason};
-pub use input::{Ability, Boot, Command, Doubt, Evidence, Health, Refused, Report};
-pub use snapshot::{Broken, PathSnapshot, PeerSnapshot, Snapshot};
+pub use input::{Ability, Boot, Command, Doubt, Evidence, Health, Refused, Report, VoteRecord};
+pub use snapshot::{Broken, LeaseSnapshot, PathSnapshot, PeerSnapshot, Snapshot};
 
 /// The name of a node, unique in its cluster: 1 to 64 bytes of `[A-Za-z0-9._-]`.
 pub type NodeName = String;
@@ -65,7 +65,7 @@ pub enum WireguardKind {
 pub struct RoleLevel {
     /// `Master` alone means: floating IPs, wg0 up. Anything else means: none of it.
     pub role: Role,
-    /// My term if `role` is `Master`, else the highest known.
+    /// My term if `role` is `Master`, else the highest known; with leases, the highest known that was won.
     pub term: Term,
     /// Why the role is what it is.
     pub reason: Reason,

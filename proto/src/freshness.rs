@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::fingerprint::Printer;
 use crate::time::Time;
 use crate::wire::MAX_PATHS;
 
@@ -129,6 +130,20 @@ impl SendLog {
         }
         self.sent.push_back((self.last, now));
         self.last
+    }
+
+    /// The number of the last message.
+    pub(crate) fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// The messages of which an echo still counts, from the last back.
+    pub(crate) fn print(&self, p: &mut Printer, now: Time, within: Duration) {
+        let recent = self.sent.iter().rev().take_while(|(_, at)| now.since(*at) <= within);
+        for (number, at) in recent {
+            p.put(self.last - number);
+            p.at(*at);
+        }
     }
 
     /// What an echo of message `number` is worth, if one of `within` ago still counts.

@@ -6,9 +6,11 @@
 mod api;
 mod direction;
 mod election;
+mod fingerprint;
 mod freshness;
 mod handover;
 mod keys;
+mod lease;
 mod node;
 mod peer;
 mod refusal;
@@ -20,6 +22,7 @@ mod wire;
 
 pub use api::*;
 pub use keys::{KeyFileError, Keyring};
+pub use lease::{LEAST_REACTION, LONGEST_LEASE};
 pub use node::{Destination, Node};
 pub use refusal::Refusal;
 pub use time::Time;

@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use crate::api::{
     Ability, Command, Event, Evidence, Health, NodeConfig, PathIndex, Reason, Refused, Report,
-    RoleLevel, Snapshot, Term,
+    RoleLevel, Snapshot, Term, VoteRecord,
 };
 use crate::election::{Input, State};
 use crate::handover::Outgoing;
@@ -18,8 +18,11 @@ use crate::wire::Tag;
 
 use parts::{Answer, Backoff, Duplicate, Failure, Incoming, Releasing, Stopping, Vacancy};
 
+mod candidacy;
 mod command;
 mod decide;
+mod fingerprint;
+mod lease;
 pub(crate) mod obituary;
 mod parts;
 mod permit;
@@ -31,6 +34,10 @@ mod snapshot;
 mod take;
 mod transfer;
 mod view;
+mod vote;
+mod voters;
+
+pub(crate) use lease::PeerLease;
 
 /// Events that nobody fetched. The oldest go first when there are more.
 const EVENTS_LEN: usize = 256;
@@ -67,6 +74,9 @@ pub enum Destination {
 /// - A `now` that lies before one already seen is taken for that one.
 /// - Every `handle_*` first looks how late it is: a master that was not called for longer than the
 ///   detection time beyond `poll_timeout` stops being master before it looks at its input.
+///
+/// A clone is another future of the same node, for explorers of states; never let both speak to one cluster.
+#[derive(Clone)]
 pub struct Node {
     config: NodeConfig,
     keys: Keyring,
@@ -93,6 +103,8 @@ pub struct Node {
     /// The term that I hold or held last.
     term: Term,
     highest: Term,
+    /// The highest that somebody won.
+    highest_held: Term,
     /// When I became master last.
     won_at: Time,
 
@@ -130,6 +142,11 @@ pub struct Node {
     releases: u32,
     /// The term that I gave up because another master stays, and when.
     yielded: Option<(Term, Time)>,
+
+    /// With `quorum = "majority"`.
+    lease: Option<Box<lease::Lease>>,
+    votes_at_boot: Option<VoteRecord>,
+    started: Time,
 
     answer: Option<Answer>,
     events: VecDeque<Event>,
@@ -268,6 +285,7 @@ impl Node {
             }
             self.step(Input::Leave, Reason::Slept(late));
         }
+        self.check_lease();
     }
 
     /// What comes after every input.

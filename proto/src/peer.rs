@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::api::{PeerConfig, Role};
 use crate::election::Standing;
 use crate::freshness::{ClockFilter, ClockWatch, SendLog, Session};
+use crate::node::PeerLease;
 use crate::seal::SealKeys;
 use crate::time::Time;
 use crate::wire::body::{Body, Echo, Handover};
@@ -27,6 +28,7 @@ pub(crate) struct Claim {
 }
 
 /// Another node.
+#[derive(Clone)]
 pub(crate) struct Peer {
     pub(crate) config: PeerConfig,
     pub(crate) tag: Tag,
@@ -86,6 +88,8 @@ pub(crate) struct Peer {
     pub(crate) released: u64,
     /// The highest term of its session whose yield I answered.
     pub(crate) yielded: u64,
+    /// About its asks and my vote.
+    pub(crate) lease: PeerLease,
 }
 
 impl Peer {
@@ -122,6 +126,7 @@ impl Peer {
             better_since: None,
             released: 0,
             yielded: 0,
+            lease: PeerLease::default(),
         }
     }
 
@@ -151,6 +156,7 @@ impl Peer {
         self.better_since = None;
         self.released = 0;
         self.yielded = 0;
+        self.lease = PeerLease::default();
         self.last_timely = None;
         self.path_heard = [None; MAX_PATHS as usize];
         self.path_timely = [None; MAX_PATHS as usize];

@@ -17,6 +17,7 @@ use crate::wire::{HEADER_LEN, NONCE_AT, array, name_len};
 const LABEL: &[u8] = b"heartbeat";
 
 /// The keys of one direction between two nodes in one session of the sender.
+#[derive(Clone)]
 pub(crate) struct SealKeys {
     body: LessSafeKey,
     nonce: hmac::Key,

@@ -8,9 +8,10 @@ use ring::digest;
 use serde_json::{Value, json};
 
 use crate::keys::{Keyring, expand};
+use crate::lease::set::VoterSet;
 use crate::node::obituary;
 use crate::seal::SealKeys;
-use crate::wire::body::{Body, Handover, Obituary};
+use crate::wire::body::{Ask, Body, Handover, LeaseFields, Obituary};
 use crate::wire::{HEADER_LEN, Header, cluster_tag, node_tag};
 
 const SECRET: [u8; 32] = *b"0123456789abcdefghijklmnopqrstuv";
@@ -111,7 +112,7 @@ fn describe(body: &Body) -> Value {
         }
     };
     let f = body.flags;
-    json!({
+    let mut all = json!({
         "number": body.number,
         "echo": body.echo.map(|e| json!({ "session": hex(&e.session), "number": e.number, "age_us": e.age_us })),
         "role": body.role.word(), "term": body.term, "priority": body.priority,
@@ -130,6 +131,23 @@ fn describe(body: &Body) -> Value {
         "goodbye": body.goodbye, "duplicate_name": body.duplicate_name,
         "obituary": body.obituary.map(|o| json!({ "node": hex(&o.node), "session": hex(&o.session), "secret": hex(&o.secret) })),
         "loss": body.loss, "paths_heard": body.paths_heard,
+    });
+    if body.lease != LeaseFields::default() {
+        all["lease"] = describe_lease(&body.lease);
+    }
+    all
+}
+
+fn describe_lease(l: &LeaseFields) -> Value {
+    let transfer = |t: ([u8; 16], u64)| json!({ "session": hex(&t.0), "term": t.1 });
+    json!({
+        "ask": l.ask.map(|a| json!({ "term": a.term, "transfer": a.transfer.map(transfer) })),
+        "grant": l.grant.map(|g| json!({ "node": hex(&g.node), "session": hex(&g.session), "term": g.term, "duration_ms": g.duration_ms, "ask": g.ask })),
+        "refuse": l.refuse.map(|r| json!({ "term": r.term, "remaining_ms": r.remaining_ms })),
+        "withdraw": l.withdraw,
+        "held": l.held.map(|h| json!({ "term": h.term, "remaining_ms": h.remaining_ms })),
+        "voters": l.voters.map(|hash| hex(&hash)),
+        "pending": l.pending.map(|hash| hex(&hash)),
     })
 }
 
@@ -167,4 +185,31 @@ fn vectors_of_heartbeats() {
         counted(obituary::COUNTER, "the obituary of its sender", &ring, "gw2", false, &last),
     ]);
     check("heartbeat.json", &expected);
+}
+
+#[test]
+fn vectors_of_leases() {
+    let ring = Keyring::generate(7, SECRET);
+    let full = crate::wire::body::tests::full();
+    let all = crate::wire::body::tests::lease();
+    let first = Body {
+        number: 3,
+        interval_us: 200_000,
+        misses: 3,
+        priority: 100,
+        highest_term: 9,
+        wall_ns: 1_790_000_000_000_000_000,
+        ..Body::blank()
+    };
+    let voters = Some(VoterSet::new("edge", ["gw1", "gw2", "w1"].into_iter()).hash());
+    let said = |lease| Body { lease: LeaseFields { voters, ..lease }, ..first.clone() };
+    let ask =
+        said(LeaseFields { ask: Some(Ask { term: 10, transfer: None }), ..LeaseFields::default() });
+    let withdraw = said(LeaseFields { withdraw: Some(10), ..LeaseFields::default() });
+    let expected = json!([
+        heartbeat("a candidate asks a witness", &ring, "w1", true, &ask),
+        heartbeat("a candidate withdraws", &ring, "w1", true, &withdraw),
+        heartbeat("every field", &ring, "gw2", false, &Body { lease: all, ..full }),
+    ]);
+    check("lease.json", &expected);
 }

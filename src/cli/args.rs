@@ -47,7 +47,7 @@ pub enum Command {
     /// Show what happened, and why
     Events(EventsArgs),
     /// Have the daemon read its files again
-    Reload,
+    Reload(ReloadArgs),
     /// Take off what a daemon that died left on this machine
     Release,
     /// Make the cluster's key file, or a witness's from it
@@ -112,6 +112,15 @@ pub struct EventsArgs {
     /// Go on with new events as they happen
     #[arg(long)]
     pub follow: bool,
+}
+
+/// `wgha reload`.
+#[derive(Args, Clone, Debug)]
+pub struct ReloadArgs {
+    /// Have the config's nodes vote from now on, although a node that voted is lost for good. Never for one that is
+    /// only out of reach: both sides may then have a master
+    #[arg(long)]
+    pub force_voters: bool,
 }
 
 /// `wgha keygen`.

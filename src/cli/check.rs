@@ -126,8 +126,9 @@ fn failover(config: &Config) -> String {
     let worst_rank = u32::try_from(config.gateways().count().saturating_sub(2)).unwrap_or(0);
     let rank_wait = heartbeat / 4 * worst_rank;
     let worst = format_duration(config.detection() + rank_wait + heartbeat);
-    let mut text =
-        format!("Worst case until another gateway takes over: {worst} and one round trip\n");
+    // The voters are asked, and answer.
+    let trips = if config.needs_majority() { "two round trips" } else { "one round trip" };
+    let mut text = format!("Worst case until another gateway takes over: {worst} and {trips}\n");
     let mut part =
         |time: Duration, why: &str| line(&mut text, &format!("{}  {why}", format_duration(time)));
     let (misses, each) = (config.cluster.misses, format_duration(heartbeat));

@@ -57,13 +57,13 @@ pub fn maintenance(socket: &Path, on: bool, force: bool) -> anyhow::Result<ExitC
     finish(command(socket, &Request::Maintenance { on, force }, &mut io::stdout().lock()))
 }
 
-/// Has the daemon read its config again.
+/// Has the daemon read its config again, and with `force_voters` put its voters in force at once.
 ///
 /// # Errors
 ///
 /// Standard output cannot be written.
-pub fn reload(socket: &Path) -> anyhow::Result<ExitCode> {
-    finish(command(socket, &Request::Reload {}, &mut io::stdout().lock()))
+pub fn reload(socket: &Path, force_voters: bool) -> anyhow::Result<ExitCode> {
+    finish(command(socket, &Request::Reload { force_voters }, &mut io::stdout().lock()))
 }
 
 /// Prints the kept events, oldest first, and with `follow` every later one until interrupted.
@@ -243,7 +243,7 @@ mod tests {
         same(status(&socket, false, false).unwrap(), 3);
         same(handover(&socket, None, false).unwrap(), 3);
         same(maintenance(&socket, true, false).unwrap(), 3);
-        same(reload(&socket).unwrap(), 3);
+        same(reload(&socket, false).unwrap(), 3);
         same(events(&socket, true, true).unwrap(), 3);
     }
 

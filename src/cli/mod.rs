@@ -17,8 +17,8 @@ mod keygen;
 mod tests;
 
 pub use args::{
-    Cli, Command, EventsArgs, Global, HandoverArgs, KeygenArgs, MaintenanceArgs, RunArgs,
-    StatusArgs, Switch,
+    Cli, Command, EventsArgs, Global, HandoverArgs, KeygenArgs, MaintenanceArgs, ReloadArgs,
+    RunArgs, StatusArgs, Switch,
 };
 
 /// What the exit code of a command means.
@@ -66,7 +66,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             client::maintenance(&socket(), args.switch == Switch::On, args.force)
         }
         Command::Events(args) => client::events(&socket(), args.json, args.follow),
-        Command::Reload => client::reload(&socket()),
+        Command::Reload(args) => client::reload(&socket(), args.force_voters),
         Command::Keygen(args) => keygen::run(args),
         Command::Release => crate::release::run(config, node.as_deref()),
     }

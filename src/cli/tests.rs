@@ -40,6 +40,7 @@ fn every_command_of_the_contract() {
         "wgha events",
         "wgha events --json --follow",
         "wgha reload",
+        "wgha reload --force-voters",
         "wgha keygen",
         "wgha keygen --out /k --id 2",
         "wgha keygen --out /w --witness-from /k",

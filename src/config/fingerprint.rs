@@ -44,6 +44,10 @@ fn cluster_half(config: &Config) -> [u8; 8] {
         config.floating_ips.iter().map(|f| f.address.to_string()).collect();
     floating.sort();
     hash.texts(&floating);
+    // Of a cluster without leases it is as it was before there were any.
+    if config.needs_majority() {
+        hash.text("majority");
+    }
     hash.finish()
 }
 

@@ -125,6 +125,16 @@ impl Config {
         self.nodes.iter().filter(|node| !node.witness)
     }
 
+    /// Whether mastership needs a lease from a majority of the nodes.
+    #[must_use]
+    pub fn needs_majority(&self) -> bool {
+        match self.cluster.quorum {
+            QuorumChoice::Auto => self.nodes.len() > 2,
+            QuorumChoice::Majority => true,
+            QuorumChoice::None => false,
+        }
+    }
+
     /// Whether `[sync] files` names this file, itself or by its directory.
     #[must_use]
     pub fn is_synced(&self, path: &Path) -> bool {
@@ -163,6 +173,8 @@ pub struct Cluster {
     pub misses: u8,
     /// `preempt` and `preempt_delay`: `None` if off.
     pub preempt: Option<Duration>,
+    /// Whether a majority must agree to a master.
+    pub quorum: QuorumChoice,
     /// Bound of a handover's preparation.
     pub handover_timeout: Duration,
     /// The gate in the kernel is used where there is one.
@@ -185,6 +197,17 @@ pub enum EvidenceChoice {
     Off,
     /// These neighbours.
     Addresses(Vec<IpAddr>),
+}
+
+/// `quorum`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuorumChoice {
+    /// With three nodes or more.
+    Auto,
+    /// Whatever the number of nodes.
+    Majority,
+    /// Never.
+    None,
 }
 
 /// `[[node]]`.

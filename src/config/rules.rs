@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::section::{At, Sink};
-use super::{Cluster, FloatingIp, MAX_NODES, Node, SyncFile, Wireguard};
+use super::{Cluster, FloatingIp, MAX_NODES, Node, QuorumChoice, SyncFile, Wireguard};
 
 /// `[[node]]` against each other.
 pub(super) fn nodes(sink: &mut Sink<'_>, nodes: &[At<Node>]) {
@@ -32,6 +32,25 @@ pub(super) fn nodes(sink: &mut Sink<'_>, nodes: &[At<Node>]) {
     }
     if !nodes.is_empty() && nodes.iter().all(|node| node.value.witness) {
         sink.whole("[[node]] witness", "all nodes are witnesses; expected at least one gateway");
+    }
+}
+
+/// The length of a lease is the detection time, and a voter that lost its memory sits out the longest.
+pub(super) fn lease(sink: &mut Sink<'_>, cluster: &Cluster, nodes: usize) {
+    let majority = match cluster.quorum {
+        QuorumChoice::Auto => nodes > 2,
+        QuorumChoice::Majority => true,
+        QuorumChoice::None => false,
+    };
+    let detection = cluster.heartbeat * u32::from(cluster.misses);
+    let longest = wgha_proto::LONGEST_LEASE;
+    if majority && detection > longest {
+        let message = format!(
+            "heartbeat x misses is {} s; expected at most {} s where a majority is needed",
+            detection.as_secs_f64(),
+            longest.as_secs()
+        );
+        sink.whole("[cluster] misses", message);
     }
 }
 

@@ -101,6 +101,7 @@ impl File {
         rules::nodes(sink, &nodes);
         if let Some(cluster) = &cluster {
             rules::node_tags(sink, &nodes, |name| wgha_proto::node_tag(&cluster.name, name));
+            rules::lease(sink, cluster, nodes.len());
         }
         let nodes_complete = sink.errors.len() == before;
 

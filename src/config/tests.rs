@@ -127,6 +127,7 @@ fn a_whole_file() {
             heartbeat: Duration::from_millis(200),
             misses: 3,
             preempt: None,
+            quorum: QuorumChoice::Auto,
             handover_timeout: Duration::from_millis(500),
             gate: true,
             state_dir: "/var/lib/wgha/wgha".into(),
@@ -149,6 +150,34 @@ fn a_whole_file() {
     assert_eq!(config.hooks[0].run, ["/etc/wgha/notify.sh", "edge"]);
     assert_eq!(config.hooks[0].timeout, Duration::from_secs(30));
     assert_eq!(config.control_socket, Path::new("/run/wgha/wgha.sock"));
+}
+
+#[test]
+fn who_needs_a_majority() {
+    let pair = PAIR.split("[[node]]\nname = \"w1\"").next().unwrap();
+    // (quorum, of three nodes, of two)
+    for (word, three, two) in
+        [("", true, false), ("auto", true, false), ("majority", true, true), ("none", false, false)]
+    {
+        let line = if word.is_empty() { String::new() } else { format!("\nquorum = \"{word}\"") };
+        let with = |text: &str| parse(&text.replace("misses = 3", &format!("misses = 3{line}")));
+        assert_eq!(with(PAIR).unwrap().needs_majority(), three, "{word}");
+        assert_eq!(with(pair).unwrap().needs_majority(), two, "{word}");
+    }
+}
+
+#[test]
+fn a_lease_has_a_longest() {
+    let slow = |quorum: &str| {
+        let text = PAIR.replace("heartbeat = \"200ms\"", "heartbeat = \"10s\"");
+        parse(&text.replace("misses = 3", &format!("misses = 4\nquorum = \"{quorum}\"")))
+    };
+    assert!(slow("none").is_ok());
+    let errors = slow("auto").unwrap_err().to_string();
+    assert!(
+        errors.contains("misses: heartbeat x misses is 40 s; expected at most 30 s"),
+        "{errors}"
+    );
 }
 
 #[test]
@@ -263,13 +292,8 @@ fn one_mistake_each() {
         ("misses = 3", "preempt = 1", "6: [cluster] preempt: expected true or false, found 1"),
         (
             "misses = 3",
-            "quorum = \"majority\"",
-            r#"6: [cluster] quorum: "majority" is not available in this version"#,
-        ),
-        (
-            "misses = 3",
             "quorum = \"most\"",
-            r#"6: [cluster] quorum: expected "auto" or "none", found "most""#,
+            r#"6: [cluster] quorum: expected "auto", "majority" or "none", found "most""#,
         ),
         (
             "misses = 3",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{BackendChoice, DEFAULT_PORT, HookState, SyncFile};
+use super::{BackendChoice, DEFAULT_PORT, HookState, QuorumChoice, SyncFile};
 
 /// The longest name of an interface, in bytes (the kernel's `IFNAMSIZ` less its end mark).
 const MAX_INTERFACE: usize = 15;
@@ -212,12 +212,13 @@ pub(super) fn hook_state(text: &str) -> Result<HookState, String> {
     }
 }
 
-/// `quorum`: nothing to keep, since this version knows two voters alone.
-pub(super) fn quorum(text: &str) -> Result<(), String> {
+/// `quorum`.
+pub(super) fn quorum(text: &str) -> Result<QuorumChoice, String> {
     match text {
-        "auto" | "none" => Ok(()),
-        "majority" => Err("\"majority\" is not available in this version".to_owned()),
-        _ => Err(format!("expected \"auto\" or \"none\", found {text:?}")),
+        "auto" => Ok(QuorumChoice::Auto),
+        "majority" => Ok(QuorumChoice::Majority),
+        "none" => Ok(QuorumChoice::None),
+        _ => Err(format!("expected \"auto\", \"majority\" or \"none\", found {text:?}")),
     }
 }
 

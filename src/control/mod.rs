@@ -70,7 +70,11 @@ pub enum Request {
         follow: bool,
     },
     /// Read the config again.
-    Reload {},
+    Reload {
+        /// Put its voters in force, although a node that voted is lost for good.
+        #[serde(default)]
+        force_voters: bool,
+    },
 }
 
 impl Request {

@@ -83,7 +83,8 @@ fn answer(log: &EventLog, request: Request) -> Reply {
             let (past, later) = log.follow(1000);
             Reply::Events { past, follow: follow.then_some(later) }
         }
-        Request::Reload {} => Reply::Done("reloaded".into()),
+        Request::Reload { force_voters: false } => Reply::Done("reloaded".into()),
+        Request::Reload { force_voters: true } => Reply::Done("reloaded and forced".into()),
     }
 }
 
@@ -115,7 +116,8 @@ fn read_rest(mut stream: &UnixStream) -> String {
 fn requests_are_read_as_documented() {
     let cases = [
         (r#"{"command":"status"}"#, Request::Status {}),
-        (r#"{"command":"reload"}"#, Request::Reload {}),
+        (r#"{"command":"reload"}"#, Request::Reload { force_voters: false }),
+        (r#"{"command":"reload","force_voters":true}"#, Request::Reload { force_voters: true }),
         (r#"{"command":"handover"}"#, Request::Handover { to: None, force: false }),
         (
             r#"{"command":"handover","to":"gw2","force":true}"#,
@@ -153,7 +155,7 @@ fn what_is_no_request_is_refused() {
 fn any_request() -> impl Strategy<Value = Request> {
     prop_oneof![
         Just(Request::Status {}),
-        Just(Request::Reload {}),
+        any::<bool>().prop_map(|force_voters| Request::Reload { force_voters }),
         any::<bool>().prop_map(|follow| Request::Events { follow }),
         any::<(bool, bool)>().prop_map(|(on, force)| Request::Maintenance { on, force }),
         any::<(Option<String>, bool)>().prop_map(|(to, force)| Request::Handover { to, force }),
@@ -192,7 +194,9 @@ fn every_command_gets_its_answer() {
     assert!(daemon.is_well());
     let asked = daemon.ask(&Request::Handover { to: Some("gw2".into()), force: true }).unwrap();
     assert_eq!(asked.message.unwrap(), r#"Some("gw2") true"#);
-    assert_eq!(daemon.ask(&Request::Reload {}).unwrap().message.unwrap(), "reloaded");
+    let reload = |force_voters| daemon.ask(&Request::Reload { force_voters }).unwrap().message;
+    assert_eq!(reload(false).unwrap(), "reloaded");
+    assert_eq!(reload(true).unwrap(), "reloaded and forced");
     let refused = daemon.ask(&Request::Maintenance { on: true, force: false }).unwrap_err();
     assert!(matches!(refused, ClientError::Refused(why) if why == "nobody else"));
 }
@@ -449,7 +453,11 @@ async fn a_handler_that_is_busy_or_gone_is_reported() {
     tokio::spawn(serve(bind(&path).unwrap(), calls));
     let ask = |path: PathBuf| {
         tokio::task::spawn_blocking(move || {
-            Client::connect(&path).unwrap().ask(&Request::Reload {}).unwrap_err().to_string()
+            Client::connect(&path)
+                .unwrap()
+                .ask(&Request::Reload { force_voters: false })
+                .unwrap_err()
+                .to_string()
         })
     };
     let first = ask(path.clone());

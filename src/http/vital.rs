@@ -8,8 +8,8 @@ use tokio::sync::watch;
 use wgha_proto::{Role, RoleLevel, Time};
 
 use crate::clock;
-use crate::config::Config;
 use crate::daemon;
+use crate::net::gate::Permit;
 
 /// The loop turns once a second at least; after three times that it hangs.
 const HANGS: Duration = Duration::from_secs(3);
@@ -20,8 +20,8 @@ pub struct Vital {
     level: watch::Receiver<RoleLevel>,
     /// When the loop last turned, in nanoseconds of [`clock::now`].
     turned_at: Arc<AtomicU64>,
-    /// For how many nanoseconds after a turn what it published is believed.
-    believed: AtomicU64,
+    /// Until when a master is believed: others may be master after it.
+    permit: Permit,
 }
 
 /// What the protocol's loop says of itself.
@@ -29,41 +29,34 @@ pub struct Vital {
 pub enum Said {
     /// It published this role, a moment ago.
     Role(Role),
-    /// It has said nothing for longer than others wait for a silent master, or has ended.
+    /// It said master, but not for how long others wait for a silent one, or its lease lasts; or it has ended.
     Nothing,
 }
 
 impl Vital {
-    /// The signs of the loop behind `handle`.
+    /// The signs of the loop behind `handle`, which says in `permit` how long the machine may act.
     #[must_use]
-    pub fn new(handle: &daemon::Handle, config: &Config) -> Vital {
-        Vital::of(handle.level.clone(), Arc::clone(&handle.turns), believed(config))
+    pub fn new(handle: &daemon::Handle, permit: Permit) -> Vital {
+        Vital::of(handle.level.clone(), Arc::clone(&handle.turns), permit)
     }
 
-    pub(super) fn of(
+    pub(super) const fn of(
         level: watch::Receiver<RoleLevel>,
         turned_at: Arc<AtomicU64>,
-        believed: Duration,
+        permit: Permit,
     ) -> Vital {
-        let vital = Vital { level, turned_at, believed: AtomicU64::new(0) };
-        vital.believe(believed);
-        vital
-    }
-
-    /// Takes up another detection time.
-    pub fn reconfigure(&self, config: &Config) {
-        self.believe(believed(config));
+        Vital { level, turned_at, permit }
     }
 
     /// The role, if the loop still stands by it.
     #[must_use]
     pub fn said(&self) -> Said {
-        // The turn first: the level is then at least as new.
-        let silent = self.silent();
-        let believed = Duration::from_nanos(self.believed.load(Ordering::Relaxed));
-        match silent {
-            Some(silent) if silent < believed => Said::Role(self.level.borrow().role),
-            _ => Said::Nothing,
+        if self.silent().is_none() {
+            return Said::Nothing;
+        }
+        match self.level.borrow().role {
+            Role::Master if !self.permit.allows(clock::now()) => Said::Nothing,
+            role => Said::Role(role),
         }
     }
 
@@ -78,15 +71,4 @@ impl Vital {
         let turned = Time::from_nanos(self.turned_at.load(Ordering::Acquire));
         self.level.has_changed().is_ok().then(|| clock::now().since(turned))
     }
-
-    fn believe(&self, duration: Duration) {
-        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        self.believed.store(nanos, Ordering::Relaxed);
-    }
-}
-
-/// A master that says nothing is replaced after the detection time. Its last heartbeat left before its
-/// loop last turned, by half an interval in the mean.
-fn believed(config: &Config) -> Duration {
-    config.detection().saturating_sub(config.cluster.heartbeat / 2)
 }

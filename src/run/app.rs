@@ -23,7 +23,7 @@ use crate::evidence;
 use crate::gateway::view::SharedView;
 use crate::gateway::{Notice, Order};
 use crate::guard::Line;
-use crate::http::{Http, Vital};
+use crate::http::Http;
 use crate::net::gate;
 use crate::setup::Setup;
 use crate::state::StateDir;
@@ -53,7 +53,6 @@ pub(super) struct Parts {
     pub(super) files: Option<sync::files::Handle>,
     pub(super) calls: mpsc::Receiver<Call>,
     pub(super) line: Arc<Line>,
-    pub(super) vital: Arc<Vital>,
     pub(super) http: Http,
 }
 
@@ -81,7 +80,6 @@ pub(super) struct App {
     guard_died: oneshot::Receiver<()>,
     /// Why the guard does not know what to do after this process.
     unheard: watch::Receiver<Option<String>>,
-    vital: Arc<Vital>,
     http: Http,
     journal: Journal,
     watchdog: Watchdog,
@@ -121,7 +119,6 @@ impl App {
             evidence: parts.evidence,
             files: parts.files,
             calls: parts.calls,
-            vital: parts.vital,
             http: parts.http,
             started: Instant::now(),
             handover: None,

@@ -93,8 +93,15 @@ impl Journal {
                 info!("maintenance {}", if *on { "on" } else { "off" });
                 self.kept.maintenance(*on);
             }
+            Event::Withdrew(term) => info!("no majority for term {term}"),
+            Event::Votes(votes) => self.kept.votes(votes.clone()),
             Event::Stopped => info!("stopped"),
         }
+    }
+
+    /// Leases of this duration may be granted from now on: it is on disk when this returns.
+    pub(super) fn longest_lease(&self, lease: Duration) -> anyhow::Result<()> {
+        Ok(self.kept.longest_lease(lease)?)
     }
 
     /// What became of the role, for status.

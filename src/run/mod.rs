@@ -15,7 +15,7 @@ use anyhow::{Context, anyhow, bail};
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
-use wgha_proto::{Boot, WireguardKind};
+use wgha_proto::{Boot, LONGEST_LEASE, VoteRecord, WireguardKind};
 
 use crate::cli;
 use crate::clock::Stamps;
@@ -108,13 +108,13 @@ async fn start(
         refuse_foreign_tunnels(&setup, &ledger).await?;
     }
     let wireguard = choose_backends(&setup, &ledger).await?;
-    let boot = boot(&state)?;
+    let boot = boot(&state, &setup)?;
     let permit = Permit::new().context("cannot make an event")?;
     let gate = start_gate(&setup, &ledger, &permit)?;
     let monitor = gate.as_ref().map(Gate::monitor);
     let stamps = Stamps::default();
     let handle =
-        start_protocol(&setup, wireguard, boot, stamps.clone(), permit, Arc::clone(&line))?;
+        start_protocol(&setup, wireguard, boot, stamps.clone(), permit.clone(), Arc::clone(&line))?;
     let view = SharedView::default();
     let setup = Arc::new(setup);
     let endpoints = sync::Endpoints::default();
@@ -125,8 +125,8 @@ async fn start(
     let gateway = start_gateway(&setup, &ledger, shared, &handle, gate)?;
     let (calls_tx, calls) = mpsc::channel(QUEUE);
     tokio::spawn(server::serve(listener, calls_tx.clone()));
-    let vital = Arc::new(Vital::new(&handle, &setup.config));
-    let mut http = Http::new(Arc::clone(&vital), calls_tx);
+    let vital = Arc::new(Vital::new(&handle, permit));
+    let mut http = Http::new(vital, calls_tx);
     http_socket.map(|socket| http.serve(socket)).transpose()?;
     introduce(&setup.config);
     let app = App::new(app::Parts {
@@ -144,7 +144,6 @@ async fn start(
         files,
         calls,
         line,
-        vital,
         http,
     });
     app.context("cannot start the thread that keeps the state, or watch the guard")
@@ -162,13 +161,30 @@ fn introduce(config: &Config) {
     );
 }
 
-fn boot(state: &StateDir) -> anyhow::Result<Boot> {
+fn boot(state: &StateDir, setup: &Setup) -> anyhow::Result<Boot> {
+    let votes = state.votes();
+    if setup.config.needs_majority() {
+        // On disk before anything can be granted: a restart must know how long to abstain.
+        let mut kept = votes.clone().unwrap_or(VoteRecord {
+            longest: LONGEST_LEASE,
+            term: 0,
+            session: [0; 16],
+            voters: Vec::new(),
+            before: Vec::new(),
+        });
+        kept.longest = kept.longest.max(setup.config.detection());
+        state.set_votes(&kept)?;
+        if votes.is_none() {
+            info!("no memory of votes: this node does not vote for {} s", LONGEST_LEASE.as_secs());
+        }
+    }
     let random = SystemRandom::new();
     let mut boot = Boot {
         session: [0; 16],
         obituary_secret: [0; 32],
         highest_term: state.highest_term(),
         maintenance: state.maintenance(),
+        votes,
     };
     random.fill(&mut boot.session).map_err(|_| anyhow!("no random numbers"))?;
     random.fill(&mut boot.obituary_secret).map_err(|_| anyhow!("no random numbers"))?;

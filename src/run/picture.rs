@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use wgha_proto::{PeerSnapshot, Role, Snapshot, Time, WireguardKind};
+use wgha_proto::{LeaseSnapshot, PeerSnapshot, Role, Snapshot, Time, WireguardKind};
 
 use crate::alarm;
 use crate::clock;
@@ -43,10 +43,10 @@ pub(super) fn status(
         healthy: node.healthy,
         maintenance: node.maintenance,
         ready: node.ready,
-        exclusive: exclusive(config),
+        exclusive: exclusive(config, node.lease.as_ref()),
         fencing: "process only".to_owned(),
         uptime_seconds: uptime.as_secs(),
-        lease: Lease { held: false, expires_ms: None },
+        lease: lease(node.lease.as_ref()),
         nodes: nodes(config, picture),
         floating_ips: floating_ips(config, view),
         wireguard: wireguard(config, kind, view),
@@ -71,7 +71,12 @@ fn warnings(node: &Snapshot) -> Vec<String> {
         let name = peer.name.clone();
         peer.alarms.clone().into_iter().map(move |alarm| alarm::text(&name, alarm))
     };
-    node.peers.iter().flat_map(of).collect()
+    let blocked = node.lease.as_ref().is_some_and(|lease| lease.blocked);
+    let blocked = blocked.then(|| {
+        "the config's voters wait in vain: change one node at a time, or see `wgha reload --force-voters`"
+            .to_owned()
+    });
+    node.peers.iter().flat_map(of).chain(blocked).collect()
 }
 
 /// Adds what the sync channel knows; a witness has none.
@@ -85,7 +90,7 @@ pub(super) fn add_sync(status: &mut Status, sync: Option<&sync::Picture>) {
     status.refusals.extend(refusals);
 }
 
-/// Adds what the gate's thread knows; a witness has none.
+/// Adds what the gate's thread knows; a witness has none, nor anything that one could shut.
 pub(super) fn add_gate(status: &mut Status, gate: Option<&gate::Monitor>, now: Time) {
     let Some(gate) = gate else { return };
     let (turns, health) = (gate.turns(), gate.health());
@@ -99,6 +104,9 @@ pub(super) fn add_gate(status: &mut Status, gate: Option<&gate::Monitor>, now: T
             restored: health.restored,
             slowest_us: u64::try_from(turns.slowest.as_micros()).unwrap_or(u64::MAX),
         });
+    } else if status.lease.expires_ms.is_some() {
+        // A lease ends by itself; the effects of a process that does not run stay.
+        status.exclusive.push_str(" while its process runs");
     }
     status.no_gate = health.process_only;
     *status.link.entry("restored".to_owned()).or_default() += health.restored;
@@ -138,11 +146,27 @@ pub(super) fn add_files(status: &mut Status, files: Option<sync::files::Picture>
     status.link.insert("files_dropped".to_owned(), picture.dropped);
 }
 
-/// Leases, which would make the master the only one, need three voters, and are not in this version.
-fn exclusive(config: &Config) -> String {
-    match config.nodes.len() {
-        0..=2 => "no (two voters)".to_owned(),
-        _ => "no (this version has no leases)".to_owned(),
+/// Whether a master is the only one, and by what.
+fn exclusive(config: &Config, lease: Option<&LeaseSnapshot>) -> String {
+    match lease {
+        Some(lease) => {
+            format!("yes (lease of {} of {} voters)", lease.majority, lease.voters.len())
+        }
+        None if config.needs_majority() => "no (not every node has this config yet)".to_owned(),
+        None if config.nodes.len() <= 2 => "no (two voters)".to_owned(),
+        None => "no (quorum = \"none\")".to_owned(),
+    }
+}
+
+fn lease(lease: Option<&LeaseSnapshot>) -> Lease {
+    let Some(lease) = lease else { return Lease::default() };
+    Lease {
+        held: lease.held,
+        expires_ms: Some(lease.permitted.map_or(0, millis)),
+        votes: lease.votes.clone(),
+        voters: lease.voters.clone(),
+        pending: lease.pending,
+        abstains_ms: lease.abstains.map(millis),
     }
 }
 

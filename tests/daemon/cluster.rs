@@ -121,7 +121,7 @@ impl Cluster {
         let socket = self.path(&format!("{name}.sock"));
         let mut text = format!(
             "[cluster]\nname = \"{}\"\nkey_file = {:?}\nheartbeat = \"{heartbeat}\"\n\
-             misses = {misses}\nstate_dir = {state:?}\n[control]\nsocket = {socket:?}\n",
+             misses = {misses}\nquorum = \"none\"\nstate_dir = {state:?}\n[control]\nsocket = {socket:?}\n",
             self.name,
             self.key_file(name)
         );

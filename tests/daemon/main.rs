@@ -3,6 +3,7 @@
 //! - `life`: elections, failover, handover, stop, maintenance, restarts, two processes of one name.
 //! - `contract`: exit codes, `status --json`, `events --json`, the control socket.
 //! - `keys`: rotation of the cluster key on live daemons.
+//! - `voters`: a voter that is lost for good.
 //! - `hostile`: datagrams that are flipped, cut, replayed, reflected or invented.
 //! - `http`: `/master` and its kin, metrics, floods.
 //!
@@ -16,3 +17,4 @@ mod http;
 mod keys;
 mod life;
 mod proxy;
+mod voters;

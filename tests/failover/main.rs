@@ -15,6 +15,7 @@ mod handover;
 mod ipv6;
 mod isolation;
 mod larger;
+mod leases;
 mod links;
 mod meddling;
 mod mismatch;

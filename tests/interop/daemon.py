@@ -71,6 +71,8 @@ class Rig:
             f'key_file = "{self.key_file}"',
             f'heartbeat = "{INTERVAL_S * 1000:.0f}ms"',
             f"misses = {MISSES}",
+            # The second implementation has no leases.
+            'quorum = "none"',
             f'state_dir = "{self.path(name + ".state")}"',
             "[control]",
             f'socket = "{self.path(name + ".sock")}"',

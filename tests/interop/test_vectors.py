@@ -45,8 +45,31 @@ def handover(body):
     return None
 
 
+def lease(body):
+    """The fields of leases, or None if there are none."""
+    if not any(kind >= 32 and name in body for kind, (name, _, _) in wire.FIELDS.items()):
+        return None
+    ask = dict(zip(("term", "session", "old"), map(plain, body.get("ask", ())), strict=False))
+    transfer = {"session": ask["session"], "term": ask["old"]} if "session" in ask else None
+    return {
+        "ask": {"term": ask["term"], "transfer": transfer} if ask else None,
+        "grant": parts(body, "grant"),
+        "refuse": parts(body, "refused"),
+        "withdraw": body.get("withdraw"),
+        "held": parts(body, "held"),
+        "voters": plain(body.get("voters")),
+        "pending": plain(body.get("pending")),
+    }
+
+
 def as_json(body):
     """A body in the form of the vectors."""
+    leases = lease(body)
+    return ordinary(body) | ({"lease": leases} if leases else {})
+
+
+def ordinary(body):
+    """Everything but the fields of leases."""
     interval, misses = body["timing"]
     role, term = body["role"]
     evidence = parts(body, "evidence")
@@ -107,6 +130,14 @@ class Vectors(unittest.TestCase):
         """Each datagram opens to its fields, and is made again from them to the last byte."""
         vectors = load("heartbeat.json")
         self.assertGreaterEqual(len(vectors), 5)
+        for vector in vectors:
+            with self.subTest(vector["case"]):
+                self.check(vector)
+
+    def test_leases(self):
+        """The same with the fields of leases."""
+        vectors = load("lease.json")
+        self.assertGreaterEqual(len(vectors), 3)
         for vector in vectors:
             with self.subTest(vector["case"]):
                 self.check(vector)

@@ -166,13 +166,23 @@ FIELDS = {
     22: ("obituary", "8s16s32s", ("node", "session", "secret")),
     23: ("loss", "B", ("lost",)),
     24: ("paths_heard", "B", ("bits",)),
+    32: ("ask", "Q16sQ", ("term", "session", "old_term")),
+    33: ("grant", "8s16sQIQ", ("node", "session", "term", "duration_ms", "ask")),
+    34: ("refused", "QI", ("term", "remaining_ms")),
+    35: ("withdraw", "Q", ("term",)),
+    36: ("held", "QI", ("term", "remaining_ms")),
+    37: ("voters", "16s", ("hash",)),
+    38: ("pending", "16s", ("hash",)),
 }
+SHORT_ASK = "Q"
+"""The first field of an ask that is no transfer; then its value is a tuple of one."""
 TYPES = {name: number for number, (name, _, _) in FIELDS.items()}
 REQUIRED = (
     *("number", "role", "priority", "flags", "timing", "fingerprint", "wireguard", "clock"),
     *("evidence", "obituary_hash", "highest_term", "paths_heard"),
 )
 HANDOVER = ("request", "ready", "refuse")
+TERM_FIRST = ("release", "request", "yielded", "ask", "refused", "held")
 
 
 def encode(body):
@@ -181,6 +191,7 @@ def encode(body):
     for name, value in sorted(body.items(), key=lambda item: TYPES[item[0]]):
         _, form, parts = FIELDS[TYPES[name]]
         values = value if len(parts) > 1 else (value,) if parts else ()
+        form = SHORT_ASK if name == "ask" and len(values) == 1 else form
         data = struct.pack(">" + form, *values)
         out += bytes((TYPES[name], len(data))) + data
     return bytes(out)
@@ -200,6 +211,7 @@ def decode(data):
         if kind not in FIELDS:
             continue
         name, form, parts = FIELDS[kind]
+        form = SHORT_ASK if name == "ask" and length == 8 else form
         if name in body or length != struct.calcsize(">" + form):
             raise Refused("malformed")
         values = struct.unpack(">" + form, value)
@@ -220,7 +232,9 @@ def valid(body):
         body["wireguard"] <= 2 and body["evidence"][0] <= 2,
         body.get("loss", 0) <= 64,
         sum(name in body for name in HANDOVER) <= 1,
-        all(body[name][0] != 0 for name in ("release", "request", "yielded") if name in body),
+        all(body[name][0] != 0 for name in TERM_FIRST if name in body),
+        body.get("withdraw", 1) != 0 and body.get("ask", (1,))[-1] != 0,
+        "grant" not in body or body["grant"][2] != 0 and body["grant"][4] != 0,
         body["number"] >= 1,
     )
     return all(checks)

@@ -522,3 +522,24 @@ fn where_it_is_not_allowed_it_says_so_and_nothing_waits_for_it() {
         gate.remove().await.unwrap();
     });
 }
+
+/// What a guard does when the process that held the gate open is dead.
+#[test]
+fn shut_by_another_process() {
+    as_root("gate::shut_by_another_process", || {
+        let lab = Lab::new();
+        let gate = lab.gate();
+        lab.open(&gate, Duration::from_secs(3600));
+        let elements = || {
+            let list = lab.nft(&["list", "ruleset"]);
+            assert!(list.contains("table inet wgha_edge") && list.contains("table arp wgha_edge"));
+            list.matches("elements").count()
+        };
+        assert_eq!(elements(), 2);
+        lab.gateway.run(|| gate::shut(NAME).unwrap());
+        assert_eq!(elements(), 0);
+        // Again, and where nothing is.
+        lab.gateway.run(|| gate::shut(NAME).unwrap());
+        lab.gateway.run(|| gate::shut("wgha_other").unwrap());
+    });
+}

@@ -31,6 +31,7 @@
 //!   timely claim. Then the two do not hear each other both ways, and a partition can give two.
 //! - `Obituary`: who takes over by an obituary finds that run of the process dead, and its effects off. So none is
 //!   shown by a living process; that none ends another session follows from `Accepted`. Always.
+//! - `OneGate`, with leases: at every instant the gate of at most one machine is open. Always: no pardon for anything.
 //! - `Term`: a node's term never sinks while it runs; who takes over has a term above every term that a
 //!   timely datagram brought it, and above what its disk knew.
 //! - `Chain`: the role events of a process form a chain that ends at its level.
@@ -42,9 +43,13 @@
 //! - `Answer`: an accepted handover has an outcome in time; a stop ends.
 //! - `Liveness`: see `main.rs`.
 
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
 use wgha_proto::{Command, Event, Refusal, Report, Role, Term};
 
 use crate::host::{Host, Origin};
+use crate::leases;
 use crate::network::Datagram;
 use crate::options::{Nanos, Options};
 use crate::reasons;
@@ -59,6 +64,7 @@ pub(crate) enum Rule {
     Unjustified,
     LeftFirst,
     Obituary,
+    OneGate,
     Term,
     Chain,
     Unmoved,
@@ -146,7 +152,7 @@ pub(crate) struct Watched {
     /// Timer calls at one instant.
     calls: (Nanos, u32),
     /// When it last sent to each host on each path, and how much lately.
-    sent: Vec<Nanos>,
+    pub(crate) sent: Vec<Nanos>,
     recent: (Nanos, u32),
     pub(crate) paused: bool,
 }
@@ -158,6 +164,12 @@ pub(crate) struct Audit {
     pub(crate) usurped: Option<(usize, Nanos)>,
     /// When a reload changed a priority last.
     pub(crate) reprioritized: Option<Nanos>,
+    /// Which run of which host won each term. Only with leases.
+    pub(crate) won: BTreeMap<Term, (usize, u32)>,
+    /// The highest term that a timely datagram of a master brought to each host, in its present run.
+    pub(crate) held_terms: Vec<Term>,
+    /// Until then a voter that restarted abstains.
+    pub(crate) abstains_until: Nanos,
     /// Since when two gateways have acted that hear each other.
     both: Vec<Option<(Nanos, bool)>>,
     /// The last message of y to x that was lost or straggles, by its number.
@@ -183,6 +195,9 @@ impl Audit {
             heard: vec![vec![Heard::default(); hosts]; hosts],
             usurped: None,
             reprioritized: None,
+            won: BTreeMap::new(),
+            held_terms: vec![0; hosts],
+            abstains_until: 0,
             lost: vec![vec![0; hosts]; hosts],
             both: vec![None; hosts * hosts],
             hosts: (0..hosts)
@@ -212,7 +227,7 @@ impl Audit {
     }
 
     pub(crate) fn broken(&mut self, rule: Rule, what: String) {
-        if self.violation.is_none() {
+        if self.violation.is_none() && is_watched(rule) {
             self.violation = Some(Violation { rule, at: self.now, what });
         }
     }
@@ -231,6 +246,7 @@ impl Audit {
             ..Watched::default()
         };
         self.heard[host].fill(Heard::default());
+        self.held_terms[host] = 0;
     }
 
     pub(crate) fn died(&mut self, host: usize, now: Nanos) {
@@ -482,6 +498,9 @@ impl Audit {
         h.told_at = if surely && d.hears_master { now } else { 0 };
         if surely {
             a.hosts[x].told_term = a.hosts[x].told_term.max(d.term);
+            if d.role == Role::Master {
+                a.held_terms[x] = a.held_terms[x].max(d.term);
+            }
         }
     }
 
@@ -535,7 +554,11 @@ impl Audit {
                     let what = format!("{} {term} after {last}", host_name(host));
                     w.audit.broken(Rule::Term, what);
                 }
-                reasons::check(w, host, *from, *to, *term, reason);
+                if w.o.majority {
+                    leases::check(w, host, *from, *to, *term, reason);
+                } else {
+                    reasons::check(w, host, *from, *to, *term, reason);
+                }
                 let now = w.now;
                 let watched = &mut w.audit.hosts[host];
                 watched.role = Some(*to);
@@ -559,7 +582,14 @@ impl Audit {
                 w.hosts[host].disk.highest_term = *term;
             }
             Event::Maintenance(on) => w.hosts[host].disk.maintenance = *on,
+            Event::Votes(votes) => {
+                let old = w.hosts[host].disk.votes.replace(votes.clone());
+                if old.is_some_and(|o| !o.voters.is_empty() && o.voters != votes.voters) {
+                    w.stats.add(Situation::VotersChanged);
+                }
+            }
             Event::Reassert { .. } => w.stats.add(Situation::Reassert),
+            Event::Withdrew(_) => w.stats.add(Situation::SplitVote),
             Event::Peer { .. } | Event::Alarm { .. } | Event::Stopped => {}
         }
     }
@@ -599,6 +629,10 @@ impl Audit {
     /// After everything that happens.
     pub(crate) fn look(w: &mut World) {
         w.audit.now = w.now;
+        if w.o.majority {
+            leases::look(w);
+            return;
+        }
         for x in w.gateways() {
             for y in 0..x {
                 let at = x * w.hosts.len() + y;
@@ -672,7 +706,8 @@ impl Audit {
 
     fn look_at_cadence(w: &mut World, x: usize) {
         let (paths, most) = (usize::from(w.o.paths), w.o.interval * 155 / 100);
-        for y in 0..w.o.members() {
+        // One that is paused may not have read that there are more.
+        for y in 0..=w.hosts[x].config.peers.len() {
             for path in 0..paths {
                 let silent = w.now.saturating_sub(w.audit.hosts[x].sent[y * paths + path]);
                 if y != x && silent > most {
@@ -720,7 +755,7 @@ impl Audit {
             }
             return;
         }
-        if !w.eligible(x) || a.usurped.is_some() {
+        if !w.eligible(x) || a.usurped.is_some() || w.o.majority {
             return;
         }
         let mut since = watched.able_since.max(watched.runs_since).max(watched.booted_at);
@@ -775,6 +810,13 @@ impl Audit {
             }
         }
     }
+}
+
+/// `WGHA_SIM_RULES` names the rules that count, separated by commas; all unless given.
+fn is_watched(rule: Rule) -> bool {
+    static RULES: OnceLock<Option<String>> = OnceLock::new();
+    let rules = RULES.get_or_init(|| std::env::var("WGHA_SIM_RULES").ok());
+    rules.as_ref().is_none_or(|rules| rules.split(',').any(|name| name == format!("{rule:?}")))
 }
 
 impl World {

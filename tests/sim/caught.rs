@@ -2,7 +2,7 @@
 
 use crate::audit::Rule;
 use crate::gateway::Manner;
-use crate::schedule::run;
+use crate::schedule::{run, run_leases};
 use crate::world::Mutation;
 
 /// A broken part is found within so many schedules.
@@ -19,6 +19,38 @@ fn caught(mutation: Mutation, by: &[Rule]) {
         }
     }
     panic!("{mutation:?} is not caught by {by:?} in {SCHEDULES} schedules, only by {found:?}");
+}
+
+/// Leases are broken by rarer accidents.
+const LEASE_SCHEDULES: u64 = 1_000;
+
+fn caught_with_leases(mutation: Mutation) {
+    let mut found = Vec::new();
+    for seed in 1..=LEASE_SCHEDULES {
+        if let Err(failure) = run_leases(seed, mutation, false) {
+            if failure.violation.rule == Rule::OneGate {
+                return;
+            }
+            found.push(failure.violation.rule);
+        }
+    }
+    panic!("{mutation:?} is not caught in {LEASE_SCHEDULES} schedules, only by {found:?}");
+}
+
+#[test]
+fn gate_open_too_long() {
+    caught_with_leases(Mutation::GateOpen);
+}
+
+/// An obituary frees the votes, so it must not come before the gate is shut.
+#[test]
+fn obituary_before_the_gate() {
+    caught_with_leases(Mutation::BuriedOpen);
+}
+
+#[test]
+fn votes_forgotten() {
+    caught_with_leases(Mutation::VotesForgotten);
 }
 
 macro_rules! caught {

@@ -2,8 +2,9 @@
 
 use wgha_proto::{Ability, Command, Keyring};
 
-use crate::options::{Nanos, Options, Remaining};
+use crate::options::{MS, Nanos, Options, Remaining};
 use crate::stats::Situation;
+use crate::voters::{self, Joining};
 use crate::world::{World, host_name};
 
 /// A fault that stands. What is needed to undo it is kept with it.
@@ -28,6 +29,17 @@ enum Fault {
     Rotation(u8, String, String),
     Second,
     Stretched,
+    /// A master and a gateway that do not hear each other: the rest knows better, until it is restarted.
+    Squeeze(usize, usize),
+    /// A successor that hears only the old master, and that late; then nobody hears it any more.
+    Blind {
+        master: usize,
+        to: usize,
+        delay: Nanos,
+        mute: bool,
+    },
+    /// Members that join.
+    Joining(Joining),
     None,
 }
 
@@ -87,6 +99,8 @@ enum Kind {
     Reload,
     Rotation,
     Second,
+    /// Only where members wait for it.
+    Join,
 }
 
 impl Faults {
@@ -142,6 +156,9 @@ impl Faults {
             }
             draw -= weight;
         }
+        if w.o.spare > 0 && !w.joined && w.rng.permille(400) {
+            kind = Kind::Join;
+        }
         w.note(|| format!("-- fault {index}: {kind:?}"));
         w.stats.faults += 1;
         let fault = Faults::begin(w, kind);
@@ -149,6 +166,9 @@ impl Faults {
             Fault::None => 0,
             // Each step of a rotation has time to reach everyone.
             Fault::Rotation(..) => w.o.detection(),
+            // The request and the answer arrive.
+            Fault::Blind { delay, .. } => delay + w.o.interval * 2 / 3 + 10 * MS,
+            Fault::Joining(_) => 1,
             _ => {
                 let longest = w.rng.pick(&[1, 3, 3, 7]) * w.o.detection();
                 w.rng.within(w.o.interval / 2, longest)
@@ -195,6 +215,9 @@ impl Faults {
             Kind::Router => Faults::router(w),
             Kind::Crash => Faults::crash(w, victim),
             Kind::Pause => Faults::pause(w, victim),
+            Kind::Join => Fault::Joining(voters::join(w)),
+            // A name that runs twice voids what leases promise.
+            Kind::Second if w.o.majority => Faults::squeeze(w),
             _ => {
                 let victim = Faults::gateway_victim(w);
                 Faults::begin_at_gateway(w, kind, victim)
@@ -316,6 +339,9 @@ impl Faults {
         if w.hosts[victim].disk.maintenance {
             w.stats.add(Situation::MaintenanceKept);
         }
+        if w.o.majority && w.rng.permille(30) {
+            w.forget(victim);
+        }
         // Of the worker alone, or of its guard as well; then what stood stands, unless the machine went down.
         if w.rng.permille(500) {
             w.stats.add(Situation::CrashGuarded);
@@ -349,6 +375,9 @@ impl Faults {
     }
 
     fn handover(w: &mut World, victim: usize) -> Fault {
+        if w.o.majority && w.hosts[victim].is_master() && w.rng.permille(400) {
+            return Faults::blind(w, victim);
+        }
         let to = match w.rng.below(3) {
             0 => None,
             _ => Some(Options::name(Faults::other(w, victim))),
@@ -356,6 +385,36 @@ impl Faults {
         let force = w.rng.permille(200);
         w.command(victim, Command::Handover { to, force });
         Fault::None
+    }
+
+    /// A handover to a gateway that no voter but the old master hears: what it inherits is all that it has, and the
+    /// others choose a master as soon as that is over.
+    fn blind(w: &mut World, master: usize) -> Fault {
+        let Some(to) = w.gateways().find(|&host| host != master) else { return Fault::None };
+        let delay = w.rng.within(w.o.detection() / 8, w.o.detection() / 2);
+        w.audit.slower(delay);
+        w.network.each_path(master, to, |link| link.delay += delay);
+        for (from, to) in blind_links(w, master, to) {
+            w.network.each_path(from, to, |link| link.cuts += 1);
+        }
+        w.command(master, Command::Handover { to: Some(Options::name(to)), force: true });
+        Fault::Blind { master, to, delay, mute: false }
+    }
+
+    fn blind_on(w: &mut World, index: usize, pair: (usize, usize), delay: Nanos, mute: bool) {
+        let (master, to) = pair;
+        if !mute && !w.healed {
+            w.network.mute[to] += 1;
+            w.faults.list[index] = Fault::Blind { master, to, delay, mute: true };
+            return w.heal_at(w.now + 2 * w.o.detection(), index);
+        }
+        if mute {
+            w.network.mute[to] -= 1;
+        }
+        w.network.each_path(master, to, |link| link.delay -= delay);
+        for (from, to) in blind_links(w, master, to) {
+            w.network.each_path(from, to, |link| link.cuts -= 1);
+        }
     }
 
     fn reload(w: &mut World, victim: usize) -> Fault {
@@ -428,9 +487,36 @@ impl Faults {
         Fault::Second
     }
 
+    /// A master is cut off from another gateway for a while; then from everyone, as all who gave it their vote restart.
+    fn squeeze(w: &mut World) -> Fault {
+        let Some(master) = w.gateways().find(|&host| w.hosts[host].is_master()) else {
+            return Fault::None;
+        };
+        let Some(other) = w.gateways().find(|&host| host != master) else { return Fault::None };
+        Faults::cut(w, vec![(master, other), (other, master)]);
+        Fault::Squeeze(master, other)
+    }
+
+    fn squeeze_on(w: &mut World, index: usize, master: usize, other: usize) {
+        for (from, to) in [(master, other), (other, master)] {
+            w.network.each_path(from, to, |link| link.cuts -= 1);
+        }
+        if w.healed {
+            return;
+        }
+        for voter in (0..w.o.members()).filter(|&host| host != master && host != other) {
+            if w.hosts[voter].running() && w.audit.hosts[voter].stopping.is_none() {
+                w.kill(voter, true);
+                w.boot(voter);
+            }
+        }
+        w.faults.list[index] = Faults::isolate(w, master);
+        w.heal_at(w.now + 2 * w.o.detection(), index);
+    }
+
     pub(crate) fn heal(w: &mut World, index: usize) {
         let fault = std::mem::replace(&mut w.faults.list[index], Fault::Over);
-        if !matches!(fault, Fault::Over | Fault::None | Fault::Waiting) {
+        if !matches!(fault, Fault::Over | Fault::None | Fault::Waiting | Fault::Joining(_)) {
             w.note(|| format!("-- fault {index} ends: {}", describe(&fault)));
         }
         match fault {
@@ -459,6 +545,16 @@ impl Faults {
                 w.network.deaf[host] -= 1;
                 w.network.mute[host] -= 1;
                 join_router(w, host, true);
+            }
+            Fault::Blind { master, to, delay, mute } => {
+                Faults::blind_on(w, index, (master, to), delay, mute);
+            }
+            Fault::Squeeze(master, other) => Faults::squeeze_on(w, index, master, other),
+            Fault::Joining(joining) => {
+                if let Some((next, lasts)) = voters::go_on(w, joining) {
+                    w.faults.list[index] = Fault::Joining(next);
+                    w.heal_at(w.now + lasts, index);
+                }
             }
             Fault::Router(hosts) => hosts.into_iter().for_each(|host| join_router(w, host, true)),
             other => Faults::heal_host(w, index, other),
@@ -537,17 +633,31 @@ impl Faults {
         for index in 0..w.faults.list.len() {
             Faults::heal(w, index);
         }
+        if w.o.spare > 0 && !w.joined {
+            voters::join(w);
+        }
         for host in 0..w.o.members() {
             w.hosts[host].gateway.fail_enter = 0;
             w.hosts[host].gateway.fail_keep = 0;
         }
-        let victim = Faults::gateway_victim(w);
-        let other = (victim + 1) % w.o.gateways;
+        let (victim, other) = if w.o.majority {
+            // Whoever it is, enough are left. The only gateway cannot be the one.
+            let victim = if w.o.gateways == 1 { 1 } else { Faults::victim(w) };
+            (victim, Faults::other(w, victim))
+        } else {
+            let victim = Faults::gateway_victim(w);
+            (victim, (victim + 1) % w.o.gateways)
+        };
         match remaining {
             Remaining::Nothing => w.stats.add(Situation::RemainingNothing),
             Remaining::DeafNode => {
                 w.stats.add(Situation::RemainingDeaf);
                 Faults::deafen(w, victim, true);
+            }
+            Remaining::MuteNode => {
+                w.stats.add(Situation::RemainingMute);
+                w.network.mute[victim] += 1;
+                cut_router(w, victim, true);
             }
             Remaining::BrokenLink => {
                 w.stats.add(Situation::RemainingLink);
@@ -588,4 +698,10 @@ fn describe(fault: &Fault) -> String {
         Fault::Rotation(step, ..) => format!("key rotation, step {step}"),
         other => format!("{other:?}"),
     }
+}
+
+/// Both directions between the successor and all but the old master.
+fn blind_links(w: &World, master: usize, to: usize) -> Vec<(usize, usize)> {
+    let others = (0..w.o.members()).filter(|&host| host != master && host != to);
+    others.flat_map(|host| [(host, to), (to, host)]).collect()
 }

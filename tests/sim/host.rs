@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use wgha_proto::{
-    Boot, Command, Evidence, Health, Keyring, Node, NodeConfig, Report, RoleLevel, Term,
+    Boot, Command, Evidence, Health, Keyring, Node, NodeConfig, Report, RoleLevel, Term, VoteRecord,
 };
 
 use crate::clock::Clock;
@@ -53,10 +53,11 @@ pub(crate) enum Input {
 }
 
 /// What survives a restart.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Disk {
     pub(crate) highest_term: Term,
     pub(crate) maintenance: bool,
+    pub(crate) votes: Option<VoteRecord>,
 }
 
 pub(crate) struct Process {
@@ -84,6 +85,8 @@ pub(crate) struct Host {
     pub(crate) gateway: Gateway,
     /// When the reconciler's next step is set.
     pub(crate) gateway_at: Nanos,
+    /// The gate of this machine lets packets pass until then, whatever becomes of the process. Only with leases.
+    pub(crate) gate_until: Nanos,
     /// How many faults pause the node, and the reconciler.
     pub(crate) node_paused: u32,
     pub(crate) gateway_paused: u32,
@@ -106,6 +109,7 @@ impl Host {
             process: None,
             gateway: Gateway::new(Manner::Faithful),
             gateway_at: Nanos::MAX,
+            gate_until: 0,
             node_paused: 0,
             gateway_paused: 0,
             router_cuts: 0,
@@ -123,6 +127,7 @@ impl Host {
             obituary_secret: rng.bytes(),
             highest_term: disk.highest_term,
             maintenance: disk.maintenance,
+            votes: disk.votes,
         };
         let node = Node::new(self.config.clone(), self.keys.clone(), boot, self.clock.local(now));
         let level = node.level().clone();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use wgha_proto::{NodeConfig, PeerConfig, Preempt, WireguardKind};
+use wgha_proto::{NodeConfig, PeerConfig, Preempt, Quorum, WireguardKind};
 
 use crate::rng::Rng;
 
@@ -13,6 +13,9 @@ pub(crate) const MS: Nanos = 1_000_000;
 
 /// Clock rates differ from the world's by at most this many parts per million.
 pub(crate) const RATE_PPM: u64 = 10_000;
+
+/// A gate is shut at most so long after its time.
+pub(crate) const REACTION: Nanos = 20 * MS;
 
 /// Options of a schedule: constant while it runs.
 #[derive(Clone, Debug)]
@@ -43,6 +46,10 @@ pub(crate) struct Options {
     pub(crate) faults: usize,
     /// What stays broken in the liveness phase.
     pub(crate) remaining: Remaining,
+    /// Mastership needs a lease from a majority.
+    pub(crate) majority: bool,
+    /// The last so many members, witnesses, join later.
+    pub(crate) spare: usize,
 }
 
 /// The fault that the liveness phase keeps.
@@ -50,6 +57,8 @@ pub(crate) struct Options {
 pub(crate) enum Remaining {
     Nothing,
     DeafNode,
+    /// Only with leases: without, nothing can tell a mute master.
+    MuteNode,
     BrokenLink,
     OneWayLink,
 }
@@ -96,7 +105,54 @@ impl Options {
                 Remaining::BrokenLink,
                 Remaining::OneWayLink,
             ]),
+            majority: false,
+            spare: 0,
         }
+    }
+
+    /// A cluster in which mastership needs a lease: three to seven voters.
+    pub(crate) fn draw_leases(rng: &mut Rng) -> Options {
+        let mut o = Options::draw(rng);
+        o.majority = true;
+        (o.gateways, o.witnesses) = rng.pick(&[
+            (2, 1),
+            (2, 1),
+            (2, 1),
+            (2, 1),
+            (1, 2),
+            (2, 2),
+            (2, 3),
+            (3, 0),
+            (3, 0),
+            (3, 2),
+            (4, 0),
+            (4, 1),
+            (5, 0),
+            (5, 2),
+        ]);
+        if o.gateways > 1 && o.witnesses > 1 && rng.permille(600) {
+            o.spare = rng.within(1, o.witnesses as u64 - 1) as usize;
+        }
+        // L − M > 2 I + round trip, as `wgha check` asks for.
+        o.interval = rng.pick(&[100, 100, 200, 1000]) * MS;
+        o.misses = rng.pick(&[3, 3, 3, 4, 5]);
+        let detection = o.detection();
+        o.delay = rng.within(o.interval / 2000, o.interval / 6);
+        o.jitter = rng.within(0, o.interval / 6);
+        o.second = rng.within(0, o.interval / 2);
+        o.preempt = rng.permille(300).then(|| Duration::from_nanos(rng.within(0, 3 * detection)));
+        o.priorities = (0..o.members()).map(|_| rng.pick(&[50, 100, 150, 255, 1])).collect();
+        o.enter = rng.within(MS / 10, detection / 2);
+        o.leave = rng.within(MS / 10, detection / 3);
+        o.handover_timeout = rng.within(detection, 4 * detection);
+        o.remaining = rng.pick(&[
+            Remaining::Nothing,
+            Remaining::DeafNode,
+            Remaining::MuteNode,
+            Remaining::BrokenLink,
+            Remaining::OneWayLink,
+        ]);
+        o
     }
 
     pub(crate) fn members(&self) -> usize {
@@ -123,10 +179,20 @@ impl Options {
     }
 
     pub(crate) fn name(member: usize) -> String {
-        ["ann", "bob", "cat", "dan", "eve"][member].to_owned()
+        ["ann", "bob", "cat", "dan", "eve", "fay", "gil"][member].to_owned()
     }
 
-    /// The config that a member starts with.
+    /// The config that a member starts with: those who join later are not in those of the others.
+    pub(crate) fn first_config(&self, member: usize) -> NodeConfig {
+        let mut config = self.config(member);
+        let old = self.members() - self.spare;
+        if member < old {
+            config.peers.truncate(old - 1);
+        }
+        config
+    }
+
+    /// The config with all members.
     pub(crate) fn config(&self, member: usize) -> NodeConfig {
         NodeConfig {
             cluster: "sim".to_owned(),
@@ -142,6 +208,11 @@ impl Options {
                 WireguardKind::None
             } else {
                 WireguardKind::Kernel
+            },
+            quorum: if self.majority {
+                Quorum::Majority { reaction: Duration::from_nanos(REACTION) }
+            } else {
+                Quorum::None
             },
             peers: (0..self.members())
                 .filter(|&peer| peer != member)

@@ -3,6 +3,7 @@
 use wgha_proto::{Ability, Reason, Role, Term};
 
 use crate::audit::{Audit, Heard, Rule};
+use crate::leases;
 use crate::options::Nanos;
 use crate::stats::Situation;
 use crate::world::{World, host_name};
@@ -21,9 +22,9 @@ pub(crate) fn check(w: &mut World, x: usize, from: Role, to: Role, term: Term, r
     }
 }
 
-type Verdict = Result<(), String>;
+pub(crate) type Verdict = Result<(), String>;
 
-fn ok(holds: bool, why: &str) -> Verdict {
+pub(crate) fn ok(holds: bool, why: &str) -> Verdict {
     if holds { Ok(()) } else { Err(why.to_owned()) }
 }
 
@@ -96,7 +97,7 @@ fn took_over(w: &mut World, x: usize, from: Role, term: Term, reason: &Reason) -
 }
 
 /// A witness, a node in maintenance, in fault, or about to end never takes over.
-fn may_serve(w: &World, x: usize, from: Role) -> Verdict {
+pub(crate) fn may_serve(w: &World, x: usize, from: Role) -> Verdict {
     let (host, watched) = (&w.hosts[x], &w.audit.hosts[x]);
     ok(!host.witness, "a witness")?;
     ok(!host.disk.maintenance, "in maintenance")?;
@@ -165,7 +166,7 @@ fn silent(w: &World, x: usize, name: &str) -> Verdict {
 }
 
 /// The router answered `x` since it last heard a claim, or at least lately.
-fn evidence(w: &World, x: usize) -> Verdict {
+pub(crate) fn evidence(w: &World, x: usize) -> Verdict {
     let cut_for = if w.hosts[x].router_cuts > 0 {
         w.now.saturating_sub(w.audit.hosts[x].router_since)
     } else {
@@ -174,7 +175,7 @@ fn evidence(w: &World, x: usize) -> Verdict {
     ok(!w.o.evidence || cut_for <= w.o.interval * 2, "isolated, and knows it")
 }
 
-fn released(w: &World, x: usize, term: Term, name: &str) -> Verdict {
+pub(crate) fn released(w: &World, x: usize, term: Term, name: &str) -> Verdict {
     if name == w.hosts[x].config.name {
         // Its own release, that nobody took up.
         ok(w.hosts[x].gateway.last_left.is_some(), "it never left")?;
@@ -196,7 +197,7 @@ fn released(w: &World, x: usize, term: Term, name: &str) -> Verdict {
 }
 
 /// The run that claimed is over, and its guard has taken its effects off before it said so.
-fn buried(w: &World, x: usize, name: &str) -> Verdict {
+pub(crate) fn buried(w: &World, x: usize, name: &str) -> Verdict {
     let Some((y, boot, _)) = claimed_in(w, x, name) else {
         return Err("it never claimed".to_owned());
     };
@@ -214,7 +215,7 @@ fn claimed_in(w: &World, x: usize, name: &str) -> Option<(usize, u32, Term)> {
         .and_then(|y| w.audit.heard[x][y].claimed.map(|(boot, term)| (y, boot, term)))
 }
 
-fn rests(w: &mut World, x: usize, from: Role, to: Role, reason: &Reason) -> Verdict {
+pub(crate) fn rests(w: &mut World, x: usize, from: Role, to: Role, reason: &Reason) -> Verdict {
     match reason {
         Reason::Started => ok(from == Role::Init, "started twice"),
         Reason::Listened => ok(from == Role::Init && to == Role::Backup, "not from init"),
@@ -243,6 +244,7 @@ fn rests(w: &mut World, x: usize, from: Role, to: Role, reason: &Reason) -> Verd
         }
         Reason::Stopping => ok(w.audit.hosts[x].stopping.is_some(), "nobody told it to stop"),
         Reason::Maintenance => ok(w.audit.hosts[x].maintenance, "nobody asked for it"),
+        Reason::LeaseLost => leases::lost(w, from, to),
         Reason::NoMaster
         | Reason::MasterSilent(_)
         | Reason::MasterRestarted(_)

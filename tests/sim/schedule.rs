@@ -6,6 +6,7 @@ use wgha_proto::Role;
 
 use crate::audit::{Rule, Violation};
 use crate::faults::Faults;
+use crate::leases;
 use crate::options::{Nanos, Options, Remaining};
 use crate::rng::Rng;
 use crate::stats::{Situation, Stats};
@@ -38,8 +39,26 @@ const SECOND: Nanos = 1_000_000_000;
 const HOLDS: u32 = 62;
 
 pub(crate) fn run(seed: u64, mutation: Mutation, trace: bool) -> Result<Stats, Box<Failure>> {
+    run_one(seed, false, mutation, trace)
+}
+
+/// The same with leases.
+pub(crate) fn run_leases(
+    seed: u64,
+    mutation: Mutation,
+    trace: bool,
+) -> Result<Stats, Box<Failure>> {
+    run_one(seed, true, mutation, trace)
+}
+
+fn run_one(
+    seed: u64,
+    leases: bool,
+    mutation: Mutation,
+    trace: bool,
+) -> Result<Stats, Box<Failure>> {
     let mut rng = Rng::new(seed.wrapping_mul(0xd134_2543_de82_ef95));
-    let options = Options::draw(&mut rng);
+    let options = if leases { Options::draw_leases(&mut rng) } else { Options::draw(&mut rng) };
     if trace {
         println!("seed {seed}: {options:#?}");
     }
@@ -71,12 +90,16 @@ fn start(w: &mut World) {
             w.stats.add(situation);
         }
     }
-    for host in 0..w.o.members() {
+    for host in 0..w.o.members() - w.o.spare {
         w.boot(host);
     }
 }
 
 fn liveness_time(w: &World) -> Nanos {
+    if w.o.majority {
+        let abstains = w.audit.abstains_until.saturating_sub(w.now);
+        return abstains + 8 * w.audit.long + 3 * w.audit.wait + w.o.enter + 2 * w.o.leave;
+    }
     2 * w.audit.long + w.audit.wait + w.o.enter + 2 * w.o.leave
 }
 
@@ -124,6 +147,8 @@ fn judge(w: &mut World, remaining: Remaining, quiet: bool) {
     let deaf: Vec<usize> = w.gateways().filter(|&host| w.network.deaf[host] > 0).collect();
     let hearing: Vec<usize> = serving.iter().copied().filter(|host| !deaf.contains(host)).collect();
     let fine = match remaining {
+        _ if w.o.majority => serving.len() == 1 && leases::connected(w, serving[0]),
+        Remaining::MuteNode => false,
         Remaining::Nothing => serving.len() == 1,
         Remaining::DeafNode => hearing.len() == 1,
         Remaining::BrokenLink | Remaining::OneWayLink if w.o.members() > 2 && quiet => {

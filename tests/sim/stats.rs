@@ -83,6 +83,15 @@ situations! {
     Witness = "schedule with a witness",
     ThreeGateways = "schedule with three gateways",
     FourGateways = "schedule with four gateways",
+    LeaseTakeover = "with leases: takeover",
+    LeaseObituary = "with leases: takeover by the holder's obituary",
+    LeaseHandover = "with leases: handover done by inheritance",
+    SplitVote = "with leases: split vote",
+    LostLease = "with leases: lease lost",
+    RestartInLease = "with leases: restart inside a lease",
+    VotersChanged = "with leases: other voters came into force",
+    Forgot = "with leases: a voter lost its memory",
+    RemainingMute = "with leases: liveness: one node stays mute",
     RemainingNothing = "liveness: everything healed",
     RemainingDeaf = "liveness: one node stays deaf",
     RemainingLink = "liveness: one link stays broken",
@@ -136,9 +145,26 @@ impl Stats {
     pub(crate) fn missing(&self) -> Vec<&'static str> {
         Situation::ALL
             .iter()
+            .filter(|(_, text)| !text.starts_with("with leases"))
             .filter(|(situation, _)| self.counts[*situation as usize] == 0)
             .map(|(_, text)| *text)
             .collect()
+    }
+
+    /// What a run with leases must have met, and met less than `least` times.
+    pub(crate) fn rare(&self, least: u64) -> Vec<(&'static str, u64)> {
+        let required = [
+            Situation::LeaseTakeover,
+            Situation::LeaseObituary,
+            Situation::LeaseHandover,
+            Situation::SplitVote,
+            Situation::LostLease,
+            Situation::RestartInLease,
+            Situation::VotersChanged,
+        ];
+        let text = |s: Situation| Situation::ALL[s as usize].1;
+        let counts = required.into_iter().map(|s| (text(s), self.counts[s as usize]));
+        counts.filter(|(_, count)| *count < least).collect()
     }
 
     pub(crate) fn print(&self) {

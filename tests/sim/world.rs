@@ -56,6 +56,12 @@ pub(crate) enum Mutation {
     BuriedAlive,
     /// Obituaries are shown before the effects are off.
     BuriedEarly,
+    /// The guard does not shut the gate. Only with leases.
+    BuriedOpen,
+    /// Voters forget what they granted when they restart.
+    VotesForgotten,
+    /// The gate stays open beyond the permission.
+    GateOpen,
 }
 
 /// Something that happens at a time.
@@ -126,6 +132,8 @@ pub(crate) struct World {
     stopped: bool,
     /// Everything of chance has stopped.
     pub(crate) healed: bool,
+    /// All members are in everyone's config.
+    pub(crate) joined: bool,
 }
 
 impl World {
@@ -136,7 +144,7 @@ impl World {
             .map(|host| {
                 let member = host % o.members();
                 let keys = if o.is_witness(member) { keys.to_witness() } else { keys.clone() };
-                Host::new(member, o.config(member), keys, &mut rng)
+                Host::new(member, o.first_config(member), keys, &mut rng)
             })
             .collect();
         for host in &mut hosts {
@@ -166,6 +174,7 @@ impl World {
             messages: 0,
             stopped: false,
             healed: false,
+            joined: false,
         }
     }
 
@@ -239,7 +248,9 @@ impl World {
             Happening::Heal(fault) => Faults::heal(self, fault),
             Happening::Attack => {
                 Attacker::strike(self);
-                self.at(self.now + self.o.interval / 2, Happening::Attack);
+                // With leases there are more members, and the attacker is tried without.
+                let pause = if self.o.majority { self.o.interval * 5 } else { self.o.interval / 2 };
+                self.at(self.now + pause, Happening::Attack);
             }
             Happening::Look => {
                 Audit::look_slowly(self);
@@ -250,11 +261,12 @@ impl World {
 
     pub(crate) fn boot(&mut self, host: usize) {
         let now = self.now;
-        let mut disk = self.hosts[host].disk;
+        let mut disk = self.hosts[host].disk.clone();
         if self.mutation == Mutation::DiskForgets {
             disk.highest_term = 0;
         }
         let mut rng = Rng::new(self.rng.next());
+        self.leases_boot(host, &mut disk);
         self.hosts[host].boot(now, &mut rng, disk);
         self.note(|| format!("{} boots", host_name(host)));
         self.audit.booted(host, now);
@@ -281,6 +293,9 @@ impl World {
         self.hosts[host].kill();
         if clean {
             self.hosts[host].gateway.effects = false;
+            if self.mutation != Mutation::BuriedOpen {
+                self.shut_gate(host, 0);
+            }
         }
         self.audit.died(host, self.now);
     }
@@ -305,6 +320,7 @@ impl World {
         }
         if !matches!(self.mutation, Mutation::BuriedEarly | Mutation::BuriedAlive) {
             self.hosts[host].gateway.effects = false;
+            self.shut_gate(host, 0);
         }
         self.note(|| format!("the guard of {} shows its obituary", host_name(host)));
         self.messages += 1;
@@ -367,6 +383,9 @@ impl World {
             Input::Report(report) => {
                 self.note(|| format!("{} reports {report:?}", host_name(host)));
                 self.audit.reported(host, &report, self.now);
+                if matches!(report, wgha_proto::Report::Left(_)) {
+                    self.shut_gate(host, 0);
+                }
                 self.with_node(host, |node, now| node.handle_report(now, report));
             }
             Input::Health(health) => {
@@ -519,6 +538,9 @@ impl World {
             }
         }
         let stopped = self.take_events(host) | std::mem::take(&mut self.stopped);
+        if self.o.majority {
+            self.set_gate(host);
+        }
         Audit::drained(self, host);
         if stopped && self.mutation != Mutation::StaysStopped {
             self.stop(host);
@@ -719,6 +741,7 @@ impl World {
         keys: Option<Keyring>,
     ) {
         change(&mut self.hosts[host].config);
+        self.keep_longest(host);
         if let Some(keys) = keys {
             self.hosts[host].keys = if self.hosts[host].witness { keys.to_witness() } else { keys };
         }
@@ -740,5 +763,5 @@ impl World {
 
 /// A host in the trace; the one behind the members runs second processes.
 pub(crate) fn host_name(host: usize) -> String {
-    ["A", "B", "C", "D", "E", "F"][host].to_owned()
+    ["A", "B", "C", "D", "E", "F", "G", "H"][host].to_owned()
 }

@@ -28,6 +28,8 @@ pub struct NodeConfig {
     pub fingerprint: [u8; 16],
     /// Which WireGuard I run.
     pub wireguard: WireguardKind,
+    /// What mastership needs.
+    pub quorum: Quorum,
     /// Every other node of the cluster.
     pub peers: Vec<PeerConfig>,
 }
@@ -38,6 +40,21 @@ impl NodeConfig {
     pub fn detection(&self) -> Duration {
         self.interval * u32::from(self.misses)
     }
+}
+
+/// What mastership needs besides the rules of election.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Quorum {
+    /// Nothing: a partition may give two masters. The only choice that makes sense for two nodes.
+    #[default]
+    None,
+    /// A lease from a majority of all nodes, witnesses among them: at most one acts, whatever the network does. The
+    /// detection time, which is the length of a lease, must not exceed [`LONGEST_LEASE`](crate::LONGEST_LEASE).
+    Majority {
+        /// How long effects may take to go off once the permission is over, at least
+        /// [`LEAST_REACTION`](crate::LEAST_REACTION).
+        reaction: Duration,
+    },
 }
 
 /// `preempt = true` and its delay.

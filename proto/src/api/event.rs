@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{NodeName, Role, Term};
+use super::{NodeName, Role, Term, VoteRecord};
 
 /// What happened inside the node, in order; for log, events and status. Effects follow
 /// [`Node::level`](crate::Node::level), not these.
@@ -54,6 +54,11 @@ pub enum Event {
     HighestTerm(Term),
     /// Maintenance was switched: keep it on disk.
     Maintenance(bool),
+    /// This node asked for a lease of this term, and withdrew: a better candidate asks, no majority granted it in time,
+    /// or it is no longer its turn.
+    Withdrew(Term),
+    /// A vote was given to another session or term, or other voters came into force: keep it on disk.
+    Votes(VoteRecord),
     /// [`Command::Stop`](super::Command::Stop) is complete.
     Stopped,
 }
@@ -106,6 +111,8 @@ pub enum Reason {
     Stopping,
     /// Maintenance was switched on.
     Maintenance,
+    /// The lease ran out: no majority renewed it.
+    LeaseLost,
 }
 
 impl Reason {
@@ -129,6 +136,7 @@ impl Reason {
             Reason::Recovered => "recovered",
             Reason::Stopping => "stopping",
             Reason::Maintenance => "maintenance",
+            Reason::LeaseLost => "lease-lost",
         }
     }
 }
@@ -152,6 +160,7 @@ impl std::fmt::Display for Reason {
             Reason::Recovered => f.write_str("able to serve again"),
             Reason::Stopping => f.write_str("stopping"),
             Reason::Maintenance => f.write_str("maintenance"),
+            Reason::LeaseLost => f.write_str("no majority renewed the lease"),
         }
     }
 }

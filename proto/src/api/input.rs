@@ -1,5 +1,7 @@
 //! What a node is told and asked: its start, reports of the machine, evidence, commands.
 
+use std::time::Duration;
+
 use super::{NodeName, Term};
 use crate::time::Time;
 
@@ -13,6 +15,25 @@ pub struct Boot {
     pub highest_term: Term,
     /// Maintenance was on when the process last ran (design §5.11).
     pub maintenance: bool,
+    /// What was kept of votes; `None` without a memory. With [`Quorum::Majority`](super::Quorum::Majority) the caller
+    /// has written a `longest` of at least the detection time to disk before the node starts or takes a config,
+    /// and still gives what stood there before.
+    pub votes: Option<VoteRecord>,
+}
+
+/// What a voter must know after a restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VoteRecord {
+    /// The longest duration that it may have granted: it abstains for that long, and 2 % more.
+    pub longest: Duration,
+    /// The highest term that it granted; 0 if none.
+    pub term: Term,
+    /// The session that got it.
+    pub session: [u8; 16],
+    /// The voters in force, by name; empty if there were no leases.
+    pub voters: Vec<NodeName>,
+    /// Those that were in force before them; empty if there were none.
+    pub before: Vec<NodeName>,
 }
 
 /// What the reconciler of the machine tells the node.

@@ -20,10 +20,33 @@ pub struct Snapshot {
     pub ready: bool,
     /// What keeps the node from taking over, if anything: `isolated`, `listening`, …
     pub held_back: Option<&'static str>,
+    /// The lease and the votes; `None` if leases are not in force.
+    pub lease: Option<LeaseSnapshot>,
     /// One entry for each peer, in configured order.
     pub peers: Vec<PeerSnapshot>,
     /// How often each refusal happened: (word, count). See [`Refusal`](crate::Refusal).
     pub refusals: Vec<(&'static str, u64)>,
+}
+
+/// A picture of leases at one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseSnapshot {
+    /// This node holds the lease.
+    pub held: bool,
+    /// For how long it may act.
+    pub permitted: Option<Duration>,
+    /// The voters whose vote is its now.
+    pub votes: Vec<NodeName>,
+    /// How many it needs.
+    pub majority: usize,
+    /// The voters in force.
+    pub voters: Vec<NodeName>,
+    /// The config has other voters, which wait for every member.
+    pub pending: bool,
+    /// They wait in vain: too many change at once.
+    pub blocked: bool,
+    /// It does not vote for so long: it may have granted a lease before it restarted.
+    pub abstains: Option<Duration>,
 }
 
 /// A picture of one peer.

@@ -23,7 +23,10 @@ impl Node {
         self.judge_ability();
         self.listen();
         self.transfer();
+        self.adopt_voters();
         self.elect();
+        self.candidacy();
+        self.keep_votes();
         self.refresh_level();
     }
 
@@ -36,14 +39,18 @@ impl Node {
         }
         // Not with the next heartbeat: whoever waits for this saves up to an interval.
         self.queue_all();
+        if before.claims() && !self.state.claims() {
+            self.stop_holding();
+        }
         if self.state == State::Standby {
             self.listened_at.get_or_insert(self.now);
         }
         if self.state == State::Serving {
             self.abort("the successor did not take over");
             // A term is won as the highest known + 1 (§7).
-            self.term = self.highest.saturating_add(1);
+            self.term = self.won_term();
             self.note_term(self.term);
+            self.note_held(self.term);
             self.won_at = self.now;
             // What I gave up before is history: a release said on would free the role that I hold.
             self.yielded = None;
@@ -84,7 +91,7 @@ impl Node {
     /// while I serve: once I leave, effects go off, and the next claim is another's.
     pub(super) fn refresh_level(&mut self) {
         let serving = self.state == State::Serving;
-        self.level.term = if serving { self.term } else { self.highest };
+        self.level.term = if serving { self.term } else { self.known_term() };
         self.level.master = if serving {
             Some(self.config.name.clone())
         } else {
@@ -196,7 +203,7 @@ impl Node {
                     Some((index, _)) => Reason::MasterSilent(self.peer_name(index)),
                     None => self.vacancy.reason.clone(),
                 };
-                self.step(Input::Won, reason);
+                self.win(reason);
             }
         }
     }

@@ -9,15 +9,22 @@ impl Node {
     /// at all. Valid like [`level`](Node::level), and after each [`poll_transmit`](Node::poll_transmit)
     /// that returned `None`, as what was sent extends it.
     ///
-    /// This is the one place that grants permission. Without leases it ends before any other gateway that
-    /// heard the last heartbeat can take over by silence: half an interval before the detection
-    /// time has passed since the last heartbeat to every gateway.
+    /// This is the one place that grants permission. With leases it is the end of the lease less the
+    /// margin, and nothing else extends it. Without, it ends before any other gateway that heard the last
+    /// heartbeat can take over by silence: half an interval before the detection time has passed
+    /// since the last heartbeat to every gateway.
     #[must_use]
     pub fn permitted_until(&self) -> Option<Time> {
-        (self.state == State::Serving).then(|| {
-            let detection = self.config.detection();
-            self.claimed_to_all() + detection.saturating_sub(self.config.interval / 2)
-        })
+        if self.state != State::Serving {
+            return None;
+        }
+        match self.leases() {
+            Some(lease) => lease.permitted_until(),
+            None => {
+                let detection = self.config.detection();
+                Some(self.claimed_to_all() + detection.saturating_sub(self.config.interval / 2))
+            }
+        }
     }
 
     /// When each other gateway had last been sent my claim, on one path at least. Winning counts as

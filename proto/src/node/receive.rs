@@ -213,6 +213,9 @@ impl Node {
         // Before its content: an event about a peer that is not alive would read wrongly.
         self.note_alive(index, true);
         if newest {
+            if let Some(peer) = self.peers.get_mut(index) {
+                peer.lease.echoed = Some(sent_at);
+            }
             self.take(index, body);
         }
     }

@@ -122,7 +122,10 @@ impl Node {
         let reserved = if for_other { self.now + remaining } else { self.now };
         self.vacate(Reason::MasterReleased(name.clone()), reserved);
         // At once, without rank or evidence: its effects are off, and it hears me (§9).
-        if release.successor == tag && self.obstacle().is_none() {
+        if release.successor == tag
+            && self.obstacle().is_none()
+            && self.inherits(index, body, &release)
+        {
             let asked =
                 self.incoming.take().filter(|incoming| incoming.peer == index && incoming.manual);
             self.no_preempt = asked.map(|incoming| (name.clone(), incoming.session));

@@ -18,6 +18,10 @@ impl Node {
     /// The next datagram to send, made now. `out` is cleared and filled.
     pub fn poll_transmit(&mut self, now: Time, out: &mut Vec<u8>) -> Option<Destination> {
         self.now = self.now.max(now);
+        // The permission ended since the last input: what would be said is no longer true.
+        if self.is_overdue() {
+            return None;
+        }
         if let Some(answer) = self.answer.take()
             && self.build_answer(answer, out).is_some()
         {
@@ -165,7 +169,7 @@ impl Node {
             release: self.release.map(|r| Release {
                 term: r.term,
                 successor: r.successor,
-                remaining_ms: millis(r.reserved_until.since(now)),
+                remaining_ms: self.release_remaining(r.reserved_until),
                 sequence: r.sequence,
             }),
             handover: self.handover_step(index),
@@ -176,6 +180,7 @@ impl Node {
             obituary: None,
             loss: peer.session.as_ref().and_then(crate::freshness::Session::lost),
             paths_heard: self.paths_heard(peer),
+            lease: self.lease_fields(peer),
         })
     }
 
@@ -196,7 +201,7 @@ impl Node {
             && self.stopping.is_none()
             && match self.state {
                 State::Serving => true,
-                State::Standby => self.ability == Ability::Ready,
+                State::Standby => self.ability == Ability::Ready && !self.abstains(),
                 State::Init | State::Leaving | State::LeavingForFault | State::Faulty => false,
             }
     }

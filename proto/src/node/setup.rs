@@ -31,6 +31,7 @@ impl Node {
         let cluster = config.cluster.clone();
         let peers =
             config.peers.iter().map(|peer| Peer::new(&cluster, peer.clone(), now)).collect();
+        let lease = super::voters::at_start(&config, boot.votes.as_ref(), now);
         let mut node = Node {
             cluster_tag: cluster_tag(&cluster),
             tag: node_tag(&cluster, &config.name),
@@ -50,6 +51,7 @@ impl Node {
             since: now,
             term: 0,
             highest: boot.highest_term,
+            highest_held: boot.highest_term,
             won_at: now,
             peers,
             vacancy: Vacancy { since: now, reason: Reason::NoMaster, reserved_until: now },
@@ -75,6 +77,9 @@ impl Node {
             release: None,
             releases: 0,
             yielded: None,
+            lease,
+            votes_at_boot: boot.votes,
+            started: now,
             answer: None,
             events: VecDeque::new(),
             refusals: Counts::default(),
@@ -124,6 +129,7 @@ impl Node {
         self.answer = None;
         self.config = config;
         self.keys = keys;
+        self.reconfigure_voters();
         self.next_heartbeat = self.next_heartbeat.min(self.now + self.config.interval);
         self.finish();
     }

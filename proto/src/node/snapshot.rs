@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::Node;
 use super::receive::micros_of;
-use crate::api::{Alarm, PathIndex, PathSnapshot, PeerSnapshot, Snapshot, WireguardKind};
+use crate::api::{
+    Alarm, LeaseSnapshot, PathIndex, PathSnapshot, PeerSnapshot, Snapshot, WireguardKind,
+};
 use crate::direction::Signs;
 use crate::peer::Peer;
 use crate::time::Time;
@@ -20,9 +22,37 @@ impl Node {
             maintenance: self.maintenance,
             ready: self.is_ready(),
             held_back: self.held_back.filter(|why| *why != "master"),
+            lease: self.picture_of_lease(now),
             peers: self.peers.iter().map(|peer| self.picture_of(peer, now)).collect(),
             refusals: self.refusals.list(),
         }
+    }
+
+    fn picture_of_lease(&self, now: Time) -> Option<LeaseSnapshot> {
+        let lease = self.leases()?;
+        let set = &lease.voters.in_force;
+        let holder = lease.holder.as_ref();
+        let bid = lease.candidate.bid().map(|bid| &bid.parts);
+        let parts = holder.map(|holder| &holder.parts).or(bid);
+        let name = |tag: &crate::wire::Tag| {
+            let peer = self.peers.iter().find(|peer| peer.tag == *tag);
+            peer.map_or(&self.config.name, |peer| &peer.config.name).clone()
+        };
+        let mut votes: Vec<_> =
+            parts.into_iter().flat_map(|parts| parts.live(now)).map(name).collect();
+        votes.sort();
+        let until = self.permitted_until().filter(|_| holder.is_some());
+        let abstains = lease.voter.abstain_until().since(now);
+        Some(LeaseSnapshot {
+            held: until.is_some_and(|until| now < until),
+            permitted: until.map(|until| until.since(now)),
+            votes,
+            majority: set.majority(),
+            voters: set.names().to_vec(),
+            pending: lease.voters.pending.is_some(),
+            blocked: lease.voters.is_blocked(),
+            abstains: (!abstains.is_zero()).then_some(abstains),
+        })
     }
 
     fn picture_of(&self, peer: &Peer, now: Time) -> PeerSnapshot {

@@ -5,9 +5,10 @@
 
 use ring::digest;
 
+use super::lease::Votes;
 use super::receive::micros_of;
 use super::{Node, Vacancy};
-use crate::api::{Alarm, Event, Reason, Role, WireguardKind};
+use crate::api::{Alarm, Event, Reason, Role, Term, WireguardKind};
 use crate::election::State;
 use crate::peer::Claim;
 use crate::time::Time;
@@ -17,7 +18,13 @@ impl Node {
     /// What an authentic message says that came late: a term, a yield, a release; no more.
     pub(super) fn take_late(&mut self, index: usize, body: &Body) {
         self.note_term(body.term.max(body.highest_term));
+        self.note_held(body.term);
         self.take_yield(index, body);
+        if let Some(peer) = self.peers.get_mut(index) {
+            peer.lease.echoed = None;
+        }
+        let (fields, release, number) = (body.lease, body.release, body.number);
+        self.free(index, &Votes { fields, release, number });
         self.take_release(index, body);
     }
 
@@ -30,17 +37,20 @@ impl Node {
         }
         let outdid = self.outdoes(index);
         self.note_term(body.term.max(body.highest_term));
+        self.note_held(body.term);
         self.take_echo_of_release(index, &body);
         self.take_yield(index, &body);
         self.take_release(index, &body);
         self.take_claim(index, &body);
         self.take_handover(index, &body);
         self.note_maintenance(index, body.flags.maintenance);
-        let goodbye = body.goodbye;
+        let (goodbye, lease) = (body.goodbye, body.lease);
+        let (release, number) = (body.release, body.number);
         let now = self.now;
         if let Some(peer) = self.peers.get_mut(index) {
             peer.said = Some((body, now));
         }
+        self.take_lease(index, &Votes { fields: lease, release, number });
         self.watch_stamps(index);
         if !outdid && self.outdoes(index) {
             self.outdone_at = Some(now);
@@ -101,8 +111,12 @@ impl Node {
     fn end_session(&mut self, index: usize, reason: fn(String) -> Reason) {
         let Some(peer) = self.peers.get_mut(index) else { return };
         let was_master = peer.claim.is_some();
+        let session = peer.session.as_ref().map(|session| session.id);
         peer.end_session(self.now);
         let name = peer.config.name.clone();
+        if let Some(session) = session {
+            self.free_ended(session);
+        }
         if was_master {
             self.vacate(reason(name), self.now);
         }
@@ -130,6 +144,20 @@ impl Node {
             self.highest = term;
             self.event(Event::HighestTerm(term));
         }
+    }
+
+    /// A term that somebody holds or held; a higher one may have been asked for.
+    pub(super) fn note_held(&mut self, term: Term) {
+        self.highest_held = self.highest_held.max(term);
+    }
+
+    /// The term of a level that is not master: never one that I may still win, or `Left` of it would be said before it
+    /// began.
+    pub(super) fn known_term(&self) -> Term {
+        if self.lease.is_none() {
+            return self.highest;
+        }
+        self.highest_held.max(self.level.term)
     }
 
     /// Someone established lives under my name. Not at once a fault: whoever restarts is taken for a
@@ -202,6 +230,14 @@ impl Node {
         }
         let Some(peer) = self.peers.get(index) else { return };
         let (Some(claim), Some((said, _))) = (peer.claim, peer.said.as_ref()) else { return };
+        // With leases a higher term is not enough: it must be won.
+        if self.leases().is_some() {
+            let name = peer.config.name.clone();
+            if said.lease.held.is_some_and(|held| held.term > self.term) {
+                self.yield_to(name);
+            }
+            return;
+        }
         // It gives up already; two that yield to each other would leave nobody.
         if said.flags.leaving {
             return;

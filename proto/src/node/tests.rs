@@ -28,6 +28,7 @@ fn config(name: &str) -> NodeConfig {
         handover_timeout: 5 * I,
         fingerprint: [1; 16],
         wireguard: WireguardKind::Kernel,
+        quorum: crate::Quorum::None,
         peers: vec![PeerConfig { name: peer.into(), witness: false, paths: 1 }],
     }
 }
@@ -42,6 +43,7 @@ fn boot(config: NodeConfig, session: u8, now: Time) -> Node {
         obituary_secret: [session; 32],
         highest_term: 0,
         maintenance: false,
+        votes: None,
     };
     let mut node = Node::new(config, ring(), boot, now);
     node.handle_report(now, Report::Ability(Ability::Ready));

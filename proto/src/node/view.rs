@@ -60,7 +60,7 @@ impl Node {
     /// How many better candidates are alive (§7). By what they announce, never by my own file: the
     /// files of two nodes may differ while one of them is changed. To one who just came back, who is not
     /// a candidate may have come back too: word of it takes its time.
-    fn rank(&self) -> u32 {
+    pub(super) fn rank(&self) -> u32 {
         let fresh = self.improved_at.is_some_and(|at| at > self.vacancy.since);
         let mine = self.standing();
         let better = self.peers.iter().filter(|peer| {
@@ -181,6 +181,7 @@ impl Node {
             at(peer.last_timely.map(|last| last + detection));
         }
         at(self.evidence_wanted_at());
+        self.lease_wakes().into_iter().for_each(&mut at);
         at(self.failure.hold.as_ref().map(|(until, _)| *until));
         at(self.duplicate.first.map(|_| self.duplicate.last + detection));
         at(self.release.map(|release| release.repeat_at));

@@ -4,13 +4,19 @@
 //! comes twice, is cut off, has another length or a value out of range, or is missing where it is
 //! required, makes the whole datagram malformed: half an understood state is none.
 
+use std::time::Duration;
+
 use super::Tag;
 use crate::api::{Role, WireguardKind};
+use crate::fingerprint::Printer;
 
 mod decode;
 mod encode;
 mod field;
+mod lease;
 mod value;
+
+pub(crate) use lease::{Ask, Grant, Held, LeaseFields, Refuse};
 
 /// "The newest message of yours that I have", and for how long I have had it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +128,7 @@ pub(crate) struct Body {
     pub(crate) loss: Option<u8>,
     /// Bit i: your path i reached me within my detection time.
     pub(crate) paths_heard: u8,
+    pub(crate) lease: LeaseFields,
 }
 
 /// Whether two config fingerprints agree: a witness knows nothing of WireGuard, so its second half
@@ -137,6 +144,17 @@ impl Body {
     /// Whether something outside answered its sender since it last lost me.
     pub(crate) fn has_evidence(&self) -> bool {
         self.evidence == EvidenceKind::Answered
+    }
+
+    /// What is looked at again after the message was read.
+    pub(crate) fn print(&self, p: &mut Printer) {
+        let Flags { healthy, maintenance, ready, leaving, settled } = self.flags;
+        p.put((self.role, self.priority, self.interval_us, self.misses));
+        p.put((healthy, maintenance, ready, leaving, settled));
+        p.put(self.hears.map(|hears| (hears.node, hears.term)));
+        p.length(Duration::from_millis(self.hears.map_or(0, |hears| hears.age_ms.into())));
+        p.put((self.evidence as u8, self.fingerprint, self.wireguard));
+        p.put((self.lease.held.map(|held| held.term), self.lease.voters, self.lease.pending));
     }
 
     /// A body in which nothing has been said yet.
@@ -168,6 +186,7 @@ impl Body {
             obituary: None,
             loss: None,
             paths_heard: 0,
+            lease: LeaseFields::default(),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod elections;
 mod handover;
+mod leases;
 mod random;
 mod stamps;
 mod world;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use wgha_proto::{
     Ability, Boot, Destination, Doubt, Errand, Event, Evidence, Keyring, Node, NodeConfig,
-    PeerConfig, Reason, Report, Role, Time, WireguardKind,
+    PeerConfig, Reason, Report, Role, Time, VoteRecord, WireguardKind,
 };
 
 pub(crate) const MS: Duration = Duration::from_millis(1);
@@ -31,6 +31,8 @@ pub(crate) struct Member {
     /// The role and term that the effects follow, and when they will be there.
     acting: Option<u64>,
     change: Option<(Time, Option<u64>)>,
+    /// Its state directory is lost.
+    forgot: bool,
     /// What the environment answers to probes: `None` without a source.
     pub(crate) outside: Option<bool>,
     /// The errand that was run last.
@@ -78,6 +80,7 @@ pub(crate) fn config(all: &[(&str, u8)], name: &str) -> NodeConfig {
         handover_timeout: Duration::from_millis(500),
         fingerprint: [1; 16],
         wireguard: if name.starts_with('w') { WireguardKind::None } else { WireguardKind::Kernel },
+        quorum: wgha_proto::Quorum::None,
         peers: peers
             .map(|(n, _)| PeerConfig { name: (*n).into(), witness: n.starts_with('w'), paths: 1 })
             .collect(),
@@ -105,7 +108,15 @@ impl World {
         for (name, _) in all {
             let mut config = config(all, name);
             adapt(&mut config);
-            let node = world.boot(&config, 0, false);
+            // Not a machine that lost its memory: it never had one.
+            let votes = VoteRecord {
+                longest: Duration::ZERO,
+                term: 0,
+                session: [0; 16],
+                voters: Vec::new(),
+                before: Vec::new(),
+            };
+            let node = world.boot(&config, 0, false, Some(votes));
             world.members.push(Member {
                 name: (*name).into(),
                 node,
@@ -114,6 +125,7 @@ impl World {
                 running: true,
                 acting: None,
                 change: None,
+                forgot: false,
                 outside: None,
                 errand: None,
                 doubt: None,
@@ -127,13 +139,20 @@ impl World {
         world
     }
 
-    fn boot(&mut self, config: &NodeConfig, highest_term: u64, maintenance: bool) -> Node {
+    fn boot(
+        &mut self,
+        config: &NodeConfig,
+        highest_term: u64,
+        maintenance: bool,
+        votes: Option<VoteRecord>,
+    ) -> Node {
         self.boots += 1;
         let boot = Boot {
             session: [self.boots; 16],
             obituary_secret: [self.boots; 32],
             highest_term,
             maintenance,
+            votes,
         };
         let keys = if config.witness { self.keys.to_witness() } else { self.keys.clone() };
         Node::new(config.clone(), keys, boot, self.now)
@@ -185,10 +204,30 @@ impl World {
             _ => None,
         });
         let highest = terms.max().unwrap_or(0);
-        let node = self.boot(&config, highest, maintenance);
+        let mut votes = self.members[index].events.iter().rev().filter_map(|(_, e)| match e {
+            Event::Votes(votes) => Some(votes.clone()),
+            _ => None,
+        });
+        let votes = votes.next().filter(|_| !self.members[index].forgot);
+        let node = self.boot(&config, highest, maintenance, votes);
         let member = &mut self.members[index];
         (member.node, member.running) = (node, true);
         self.report(index, Report::Ability(Ability::Ready));
+    }
+
+    /// The state directory is lost.
+    pub(crate) fn forget(&mut self, name: &str) {
+        let index = self.index(name);
+        self.members[index].forgot = true;
+    }
+
+    /// Gives a node another config.
+    pub(crate) fn reload(&mut self, name: &str, config: NodeConfig) {
+        let (index, now) = (self.index(name), self.now);
+        let keys = if config.witness { self.keys.to_witness() } else { self.keys.clone() };
+        self.members[index].config = config.clone();
+        self.members[index].node.reconfigure(now, config, keys);
+        self.settle(index, None);
     }
 
     /// Cuts both directions between two nodes, or heals them.

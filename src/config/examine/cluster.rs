@@ -5,12 +5,17 @@ use crate::config::{Config, Machine};
 
 pub(super) fn examine(config: &Config, machine: &dyn Machine, found: &mut Findings) {
     let (nodes, gateways) = (config.nodes.len(), config.gateways().count());
-    if gateways == 1 {
+    if gateways == 1 && nodes > 1 && config.needs_majority() {
+        found.warnings.push(
+            "there is one gateway: nothing takes over when it is lost, and it needs a majority"
+                .to_owned(),
+        );
+    } else if gateways == 1 {
         found.warnings.push("there is one gateway: nothing takes over when it is lost".to_owned());
     } else if nodes == 2 {
         found.warnings.push(
             "there are two nodes: when the network between them fails, both can be master; \
-             a witness on a third machine tells them what it hears"
+             a witness on a third machine makes the master the only one"
                 .to_owned(),
         );
     } else if nodes.is_multiple_of(2) {
@@ -21,7 +26,43 @@ pub(super) fn examine(config: &Config, machine: &dyn Machine, found: &mut Findin
             nodes - 1,
         ));
     }
+    leases(config, nodes, found);
     own_addresses(config, machine, found);
+}
+
+/// What a lease can bear: two rounds lost in a row must not cost it.
+fn leases(config: &Config, nodes: usize, found: &mut Findings) {
+    if !config.needs_majority() {
+        if nodes > 2 {
+            found.warnings.push(
+                "quorum is \"none\": a partition can give two masters, whatever the number of nodes"
+                    .to_owned(),
+            );
+        }
+        return;
+    }
+    let (lease, interval) = (config.detection(), config.cluster.heartbeat);
+    // L - M, as docs/protocol.md §11 has them.
+    let usable = lease.saturating_sub(lease / 40 + wgha_proto::LEAST_REACTION);
+    // A quarter interval is left for the round trip.
+    if usable <= interval * 9 / 4 {
+        found.warnings.push(format!(
+            "two heartbeats lost in a row cost the lease: of its {} ms a master may act for {} ms, hardly \
+             longer than two heartbeats; use misses = {} or more",
+            lease.as_millis(),
+            usable.as_millis(),
+            least_misses(interval),
+        ));
+    }
+}
+
+/// The least number of misses at which a lease survives two lost heartbeats.
+fn least_misses(interval: std::time::Duration) -> u32 {
+    let fits = |misses: &u32| {
+        let lease = interval * *misses;
+        lease.saturating_sub(lease / 40 + wgha_proto::LEAST_REACTION) > interval * 9 / 4
+    };
+    (3..=255).find(fits).unwrap_or(255)
 }
 
 fn own_addresses(config: &Config, machine: &dyn Machine, found: &mut Findings) {

@@ -293,6 +293,29 @@ fn without(config: &str, name: &str) -> String {
 }
 
 #[test]
+fn leases_that_do_not_outlive_two_lost_heartbeats() {
+    let timing = |heartbeat: &str, misses: u8, quorum: &str| {
+        let mut bench = Bench::new();
+        let lines = format!(
+            "[cluster]\nheartbeat = \"{heartbeat}\"\nmisses = {misses}\nquorum = \"{quorum}\"\n"
+        );
+        bench.config = bench.config.replacen("[cluster]\n", &lines, 1);
+        bench
+    };
+    let least = |bench: &mut Bench| {
+        let warning = bench.warning();
+        let (what, misses) = warning.split_once("use misses = ").expect("a hint");
+        assert!(what.starts_with("two heartbeats lost in a row cost the lease: "), "{warning}");
+        misses.to_owned()
+    };
+    // 2.5 % of the lease and 20 ms are the margin.
+    assert_eq!(least(&mut timing("200ms", 2, "auto")), "3 or more");
+    assert_eq!(least(&mut timing("20ms", 3, "auto")), "4 or more");
+    assert_eq!(least(&mut timing("10ms", 3, "auto")), "5 or more");
+    assert!(timing("200ms", 2, "none").warning().starts_with("quorum is \"none\": "));
+}
+
+#[test]
 fn clusters_that_could_be_better() {
     let mut bench = Bench::new();
     bench.config = without(&bench.config, "w1");

@@ -7,7 +7,8 @@ use toml::de::{DeTable, DeValue};
 use super::{duration, table};
 use crate::config::section::{At, Section, Sink};
 use crate::config::{
-    Cluster, DEFAULT_PORT, EvidenceChoice, MAX_ADDRESSES, Node, NodeAddress, places, schema, values,
+    Cluster, DEFAULT_PORT, EvidenceChoice, MAX_ADDRESSES, Node, NodeAddress, QuorumChoice, places,
+    schema, values,
 };
 use crate::evidence::judge::MAX_SOURCES;
 
@@ -30,7 +31,8 @@ pub(super) fn cluster(sink: &mut Sink<'_>, root: &DeTable<'_>, instance: &str) -
     let misses = section.integer(sink, "misses", 2, u8::MAX).unwrap_or(DEFAULT_MISSES);
     let preempt = section.boolean(sink, "preempt").is_some_and(|at| at.value);
     let delay = duration(sink, &section, "preempt_delay", PREEMPT_DELAY, Duration::ZERO);
-    section.text(sink, "quorum", "\"auto\" or \"none\"", values::quorum);
+    let words = "\"auto\", \"majority\" or \"none\"";
+    let quorum = section.text(sink, "quorum", words, values::quorum);
     let handover_timeout = duration(sink, &section, "handover_timeout", HANDOVER, DEFAULT_HANDOVER);
     let gate = section.text(sink, "gate", "\"auto\" or \"off\"", values::gate);
     let state_dir = section.text(sink, "state_dir", "an absolute path", values::path);
@@ -42,6 +44,7 @@ pub(super) fn cluster(sink: &mut Sink<'_>, root: &DeTable<'_>, instance: &str) -
         heartbeat,
         misses,
         preempt: preempt.then_some(delay),
+        quorum: quorum.map_or(QuorumChoice::Auto, |at| at.value),
         handover_timeout,
         gate: gate.is_none_or(|at| at.value),
         state_dir: state_dir.map_or_else(|| places::default_state(instance), |at| at.value),

@@ -11,7 +11,7 @@ const OPERATIONS: &str = include_str!("../../../docs/operations.md");
 /// A status in which nothing is missing.
 fn full() -> Status {
     let mut status = sample();
-    status.lease = Lease { held: true, expires_ms: Some(1500) };
+    status.lease = Lease { held: true, expires_ms: Some(1500), ..Lease::default() };
     status.gate = Some(Gate { open: true, lapsed: 2, slowest_us: 1500, ..Gate::default() });
     status.evidence = Evidence { state: "answered".into(), ..Evidence::default() };
     let counters = ["sent", "received", "send_errors", "receive_errors", "unbound"];

@@ -247,21 +247,49 @@ pub fn table_name(cluster: &str) -> String {
     format!("wgha_{plain}_{hash:08x}")
 }
 
+/// Shuts the gate of a process that is dead, at once instead of when its time is over.
+///
+/// # Errors
+/// The kernel refused: it may be open.
+pub fn shut(name: &str) -> io::Result<()> {
+    let Some((mut connection, families)) = find(name)? else { return Ok(()) };
+    for family in families {
+        match connection.commit(&ruleset::shut(name, family)) {
+            // Somebody took it off meanwhile.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
 /// Takes tables of this name off, for `wgha release`. True if there were any.
 ///
 /// # Errors
 /// The kernel refused.
 pub fn remove(name: &str) -> io::Result<bool> {
-    let both = [Family::Inet, Family::Arp];
-    let Ok(mut connection) = Connection::open() else { return Ok(false) };
-    // No nf_tables, no table. Whoever may not ask may not remove either.
-    match Snapshot::take(&mut connection, name, &both) {
-        Ok(found) if found.is_empty() => return Ok(false),
-        Ok(_) => {}
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Err(e),
-        Err(_) => return Ok(false),
-    }
+    let Some((mut connection, _)) = find(name)? else { return Ok(false) };
     connection.commit(&ruleset::remove(name)).map(|()| true)
+}
+
+/// The families that have a table of this name; `None`: none has.
+fn find(name: &str) -> io::Result<Option<(Connection, Vec<Family>)>> {
+    let Ok(mut connection) = Connection::open() else { return Ok(None) };
+    let mut families = Vec::new();
+    for family in [Family::Inet, Family::Arp] {
+        // No nf_tables, no table; but who gets no answer knows nothing.
+        match Snapshot::take(&mut connection, name, &[family]) {
+            Ok(found) if found.is_empty() => {}
+            Ok(_) => families.push(family),
+            Err(e) => match e.kind() {
+                io::ErrorKind::PermissionDenied
+                | io::ErrorKind::Interrupted
+                | io::ErrorKind::TimedOut => return Err(e),
+                _ => return Ok(None),
+            },
+        }
+    }
+    Ok((!families.is_empty()).then_some((connection, families)))
 }
 
 #[cfg(test)]

@@ -116,6 +116,17 @@ pub(super) fn remove(name: &str) -> Vec<u8> {
     batch.finish()
 }
 
+/// Empties the set of one family, whatever is in it: shut.
+pub(super) fn shut(name: &str, family: Family) -> Vec<u8> {
+    let mut batch = Batch::new(0);
+    // Without elements: all of them.
+    batch.message(Kind::DelElement, family, 0, |a| {
+        a.text(1, name);
+        a.text(2, SET);
+    });
+    batch.finish()
+}
+
 /// Made first, so that taking off what was not there is no error.
 fn clear(batch: &mut Batch, name: &str) {
     for family in [Family::Inet, Family::Arp] {

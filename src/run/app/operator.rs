@@ -28,7 +28,11 @@ impl App {
                 let (past, later) = self.journal.events.follow(EVENTS);
                 Reply::Events { past, follow: follow.then_some(later) }
             }
-            Request::Reload {} => match self.reload().await {
+            Request::Reload { force_voters } => match self.reload().await {
+                Ok(_) if force_voters => match self.force_voters().await {
+                    Ok(message) => Reply::Done(message),
+                    Err(e) => Reply::Refused(format!("reloaded, but no voters are forced: {e:#}")),
+                },
                 Ok(message) => Reply::Done(message),
                 Err(e) => Reply::Refused(format!("not reloaded: {e:#}")),
             },
@@ -104,7 +108,6 @@ impl App {
         }
         self.http.follow(setup.config.http)?;
         self.apply(Arc::new(setup)).await?;
-        self.vital.reconfigure(&self.setup.config);
         if let Some(sync) = &self.sync {
             sync.reconfigure(sync::Settings::new(&self.setup)).await;
         }
@@ -115,7 +118,28 @@ impl App {
             files.reconfigure(sync::files::Settings::new(&self.setup)).await;
         }
         self.journal.reconfigure(&self.setup);
-        Ok("reloaded".to_owned())
+        let lease = self.look().await?.node.lease;
+        Ok(match lease.filter(|lease| lease.blocked) {
+            Some(lease) => format!(
+                "reloaded, but the voters stay {}: a majority of the new ones may have nobody in common with a majority \
+                 of those. Change one node at a time; --force-voters if one is lost for good",
+                lease.voters.join(", ")
+            ),
+            None => "reloaded".to_owned(),
+        })
+    }
+
+    /// Has the config's nodes vote from now on, without waiting for those that voted until now.
+    async fn force_voters(&mut self) -> anyhow::Result<String> {
+        let config = &self.setup.config;
+        if !config.needs_majority() {
+            bail!("with this config no majority is needed");
+        }
+        let voters = config.nodes.iter().map(|node| node.name.as_str());
+        let voters = voters.collect::<Vec<_>>().join(", ");
+        self.tell(Input::ForceVoters).await?;
+        warn!("forced by the operator: the voters are now {voters}");
+        Ok(format!("reloaded; the voters are now {voters}"))
     }
 
     /// Files of `[sync]` changed: those of WireGuard are applied, and nothing else.
@@ -140,6 +164,9 @@ impl App {
             keys: setup.keys.clone(),
             puts_up: setup.puts_up(),
         };
+        if setup.config.needs_majority() {
+            self.journal.longest_lease(setup.config.detection())?;
+        }
         self.tell(Input::Reconfigure(Box::new(new))).await?;
         if self.gateway.thread.is_some() {
             let order = Order::Reconfigure(Arc::clone(&setup));

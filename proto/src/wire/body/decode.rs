@@ -109,8 +109,7 @@ impl Body {
                 self.obituary =
                     Some(Obituary { node: array(v, 0)?, session: array(v, 8)?, secret });
             }
-            // Said by a newer version.
-            _ => return Some(false),
+            _ => return self.lease.read(kind, v),
         }
         Some(true)
     }

@@ -32,6 +32,7 @@ impl Body {
             put(out, field::LOSS, &[&[lost]]);
         }
         put(out, field::PATHS_HEARD, &[&[self.paths_heard]]);
+        self.lease.encode(out);
     }
 
     /// The fields that only some messages have.

@@ -1,4 +1,4 @@
-//! Types of fields (docs/protocol.md §4). Numbers 32..=38 are reserved for leases.
+//! Types of fields (docs/protocol.md §4).
 
 pub(super) const NUMBER: u8 = 1;
 pub(super) const ECHO: u8 = 2;
@@ -24,6 +24,13 @@ pub(super) const DUPLICATE_NAME: u8 = 21;
 pub(super) const OBITUARY: u8 = 22;
 pub(super) const LOSS: u8 = 23;
 pub(super) const PATHS_HEARD: u8 = 24;
+pub(super) const ASK: u8 = 32;
+pub(super) const GRANT: u8 = 33;
+pub(super) const REFUSE: u8 = 34;
+pub(super) const WITHDRAW: u8 = 35;
+pub(super) const LEASE: u8 = 36;
+pub(super) const VOTERS: u8 = 37;
+pub(super) const VOTERS_PENDING: u8 = 38;
 
 /// Without one of these there is no heartbeat.
 pub(super) const REQUIRED: [u8; 12] = [

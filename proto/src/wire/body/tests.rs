@@ -3,7 +3,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A body that says everything it can.
+/// A body that says everything it can, but for leases.
 pub(crate) fn full() -> Body {
     Body {
         number: 77,
@@ -38,7 +38,26 @@ pub(crate) fn full() -> Body {
         obituary: Some(Obituary { node: [7; 8], session: [8; 16], secret: [9; 32] }),
         loss: Some(3),
         paths_heard: 0b101,
+        lease: LeaseFields::default(),
     }
+}
+
+/// The fields of leases, all of them.
+pub(crate) fn lease() -> LeaseFields {
+    LeaseFields {
+        ask: Some(Ask { term: 10, transfer: Some(([10; 16], 9)) }),
+        grant: Some(Grant { node: [11; 8], session: [12; 16], term: 9, duration_ms: 600, ask: 70 }),
+        refuse: Some(Refuse { term: 11, remaining_ms: 250 }),
+        withdraw: Some(8),
+        held: Some(Held { term: 9, remaining_ms: 571 }),
+        voters: Some([13; 16]),
+        pending: Some([14; 16]),
+    }
+}
+
+/// Every field there is.
+fn all() -> Body {
+    Body { lease: lease(), ..full() }
 }
 
 fn encoded(body: &Body) -> Vec<u8> {
@@ -60,25 +79,25 @@ fn fields(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
 
 #[test]
 fn everything_fits_one_datagram_with_room_to_spare() {
-    assert!(encoded(&full()).len() < 600, "{}", encoded(&full()).len());
-    assert_eq!(Body::decode(&encoded(&full())), Some(full()));
+    assert!(encoded(&all()).len() < 800, "{}", encoded(&all()).len());
+    assert_eq!(Body::decode(&encoded(&all())), Some(all()));
 }
 
 #[test]
 fn each_required_field_is_required_and_the_others_are_not() {
-    let all = fields(&encoded(&full()));
-    for skip in 0..all.len() {
-        let kept = all.iter().enumerate().filter(|(i, _)| *i != skip);
+    let each = fields(&encoded(&all()));
+    for skip in 0..each.len() {
+        let kept = each.iter().enumerate().filter(|(i, _)| *i != skip);
         let bytes: Vec<u8> = kept.flat_map(|(_, (_, field))| field.clone()).collect();
-        let required = field::REQUIRED.contains(&all[skip].0);
-        assert_eq!(Body::decode(&bytes).is_none(), required, "field {}", all[skip].0);
+        let required = field::REQUIRED.contains(&each[skip].0);
+        assert_eq!(Body::decode(&bytes).is_none(), required, "field {}", each[skip].0);
     }
 }
 
 #[test]
 fn a_field_that_comes_twice_is_malformed() {
-    for (kind, field) in fields(&encoded(&full())) {
-        let mut bytes = encoded(&full());
+    for (kind, field) in fields(&encoded(&all())) {
+        let mut bytes = encoded(&all());
         bytes.extend_from_slice(&field);
         assert_eq!(Body::decode(&bytes), None, "field {kind}");
     }
@@ -86,8 +105,8 @@ fn a_field_that_comes_twice_is_malformed() {
 
 #[test]
 fn a_field_of_another_length_is_malformed() {
-    for (kind, wrong) in fields(&encoded(&full())) {
-        let others = fields(&encoded(&full())).into_iter().filter(|(k, _)| *k != kind);
+    for (kind, wrong) in fields(&encoded(&all())) {
+        let others = fields(&encoded(&all())).into_iter().filter(|(k, _)| *k != kind);
         let others: Vec<u8> = others.flat_map(|(_, field)| field).collect();
         let mut longer = wrong.clone();
         longer[1] += 1;
@@ -107,12 +126,21 @@ fn every_truncation_is_malformed() {
     for len in 0..bytes.len() {
         assert_eq!(Body::decode(&bytes[..len]), None, "{len} bytes");
     }
+    // The fields of leases come last and are not required: only within one is a cut seen.
+    let bytes = encoded(&all());
+    let mut ends = vec![encoded(&full()).len()];
+    for (_, field) in fields(&bytes[ends[0]..]) {
+        ends.push(ends[ends.len() - 1] + field.len());
+    }
+    for len in ends[0]..bytes.len() {
+        assert_eq!(Body::decode(&bytes[..len]).is_none(), !ends.contains(&len), "{len} bytes");
+    }
 }
 
 #[test]
 fn bad_values_are_malformed() {
     // (type, offset in the value, bytes put there)
-    let table: [(u8, usize, &[u8]); 16] = [
+    let table: [(u8, usize, &[u8]); 23] = [
         (field::NUMBER, 0, &[0; 8]),
         (field::ROLE, 0, &[4]),
         (field::ROLE, 0, &[1]),
@@ -129,19 +157,26 @@ fn bad_values_are_malformed() {
         (field::LOSS, 0, &[65]),
         (field::LOSS, 0, &[255]),
         (field::ROLE, 0, &[255]),
+        (field::ASK, 0, &[0; 8]),
+        (field::ASK, 24, &[0; 8]),
+        (field::GRANT, 24, &[0; 8]),
+        (field::GRANT, 36, &[0; 8]),
+        (field::REFUSE, 0, &[0; 8]),
+        (field::WITHDRAW, 0, &[0; 8]),
+        (field::LEASE, 0, &[0; 8]),
     ];
     for (kind, at, value) in table {
-        let mut all = fields(&encoded(&full()));
-        let field = &mut all.iter_mut().find(|(k, _)| *k == kind).unwrap().1;
+        let mut each = fields(&encoded(&all()));
+        let field = &mut each.iter_mut().find(|(k, _)| *k == kind).unwrap().1;
         field[2 + at..2 + at + value.len()].copy_from_slice(value);
-        let bytes: Vec<u8> = all.into_iter().flat_map(|(_, field)| field).collect();
+        let bytes: Vec<u8> = each.into_iter().flat_map(|(_, field)| field).collect();
         assert_eq!(Body::decode(&bytes), None, "field {kind} with {value:?} at {at}");
     }
 }
 
 #[test]
 fn two_steps_of_a_handover_are_malformed() {
-    let mut bytes = encoded(&full());
+    let mut bytes = encoded(&all());
     put(&mut bytes, field::HANDOVER_READY, &[&[0; 4]]);
     assert_eq!(Body::decode(&bytes), None);
 }
@@ -152,8 +187,8 @@ fn unknown_fields_are_skipped_also_twice() {
     for kind in [0, 25, 31, 63, 64, 200, 255, 255] {
         put(&mut bytes, kind, &[&[1, 2, 3]]);
     }
-    bytes.extend(encoded(&full()));
-    assert_eq!(Body::decode(&bytes), Some(full()));
+    bytes.extend(encoded(&all()));
+    assert_eq!(Body::decode(&bytes), Some(all()));
 }
 
 proptest! {
@@ -166,7 +201,7 @@ proptest! {
 
     #[test]
     fn a_changed_byte_never_panics_and_round_trips(at in 0_usize..400, value in any::<u8>()) {
-        let mut bytes = encoded(&full());
+        let mut bytes = encoded(&all());
         let len = bytes.len();
         bytes[at % len] = value;
         if let Some(body) = Body::decode(&bytes) {
@@ -189,10 +224,17 @@ proptest! {
             paths_heard: paths,
             echo: Some(Echo { session: [1; 16], number, age_us: age }),
             handover: Some(Handover::Refuse { id: age, reason: misses }),
-            ..full()
+            ..all()
         };
         prop_assert_eq!(Body::decode(&encoded(&body)), Some(body));
     }
+}
+
+#[test]
+fn an_ask_has_two_lengths() {
+    let plain = LeaseFields { ask: Some(Ask { term: 10, transfer: None }), ..lease() };
+    let body = Body { lease: plain, ..full() };
+    assert_eq!(Body::decode(&encoded(&body)), Some(body));
 }
 
 #[test]
