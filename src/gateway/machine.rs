@@ -278,6 +278,14 @@ impl Machine {
         self.view.draw(|view| view.restored += 1);
     }
 
+    /// A look found that nothing acts; the next picture, with all else, comes when the machine rests.
+    fn draw_left(&self) {
+        self.view.draw(|view| {
+            view.floating_ips.fill(false);
+            view.tunnels.iter_mut().for_each(|tunnel| tunnel.up = false);
+        });
+    }
+
     async fn draw(&mut self) {
         let mut held = Vec::with_capacity(self.floating_ips.len());
         for ip in &self.floating_ips {

@@ -35,6 +35,13 @@ pub async fn claim_for(
     for address in found.iter().filter(|a| a.address == ip.address && a.tentative) {
         netlink.remove_address(&ip.interface, address.address).await?;
     }
+    // Given a lifetime while it is there, an IPv6 address gives it to the route of its prefix, which the machine's own
+    // addresses may share.
+    if ip.address.addr().is_ipv6() && valid != Lifetime::Forever {
+        for address in found.iter().filter(|a| a.valid == Lifetime::Forever && !a.tentative) {
+            netlink.remove_address(&ip.interface, address.address).await?;
+        }
+    }
     netlink.put_address(&ip.interface, ip.address, valid, true).await?;
     Ok(true)
 }

@@ -251,3 +251,33 @@ fn a_floating_ip_for_a_time() {
         });
     });
 }
+
+/// The kernel's routes of prefixes: none stays behind, and the machine's own are not taken along.
+#[test]
+fn a_floating_ip_for_a_time_leaves_no_route() {
+    as_root("address::a_floating_ip_for_a_time_leaves_no_route", || {
+        machine().run_async(|| async {
+            let nl = Netlink::open().unwrap();
+            let routes = || {
+                let all = ip("-6 route show table all") + &ip("-4 route show table all");
+                let mut all: Vec<String> = all.lines().map(|l| l.trim().to_owned()).collect();
+                all.sort();
+                all
+            };
+            let before = routes();
+            let valid = Lifetime::Seconds(100);
+            for vip in ["10.0.0.10/32", "10.0.0.11/24", "fd00::10/128", "fd00::11/64"] {
+                let vip = floating(vip);
+                // One that stood for ever, as with the dead man's switch off.
+                assert!(address::claim(&nl, &vip).await.unwrap());
+                assert!(address::claim_for(&nl, &vip, valid).await.unwrap());
+                address::renew(&nl, &vip, valid).await.unwrap();
+                let expiring: Vec<_> =
+                    routes().into_iter().filter(|route| route.contains("expires")).collect();
+                assert!(expiring.is_empty(), "{}: {expiring:?}", vip.address);
+                assert!(address::release(&nl, &vip).await.unwrap());
+                assert_eq!(routes(), before, "{}", vip.address);
+            }
+        });
+    });
+}

@@ -107,6 +107,7 @@ impl Effects for Machine {
             self.acting = None;
             self.announce_at = None;
             self.scripts.set(false);
+            self.draw_left();
             debug!("left after {} us", start.elapsed().as_micros());
             return Ok(());
         }

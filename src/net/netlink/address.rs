@@ -155,6 +155,13 @@ fn message(wanted: &Address) -> AddressMessage {
         AddressAttribute::Address(wanted.far_end.unwrap_or(ip)),
         AddressAttribute::CacheInfo(lifetime),
     ];
+    // With a lifetime the kernel does not take the prefix's route off together with the address, but leaves it to expire. To
+    // a single address it is of no use anyway.
+    if ip.is_ipv6() && wanted.address.prefix_len() == 128 && wanted.valid != Lifetime::Forever {
+        // In place of the header's.
+        let flags = AddressFlags::Nodad | AddressFlags::Noprefixroute;
+        message.attributes.push(AddressAttribute::Flags(flags));
+    }
     message
 }
 

@@ -81,6 +81,7 @@ fn quiet_boot(session: u8) -> Boot {
     Boot {
         session: [session; 16],
         obituary_secret: [session; 32],
+        votes: None,
         highest_term: 0,
         maintenance: false,
     }
