@@ -72,6 +72,8 @@ pub struct Phases {
     pub handshakes_90_percent: Option<f64>,
     /// Until the last hook ended.
     pub hooks: Option<f64>,
+    /// Extension: from the order to get them until all claims were there.
+    pub claims: Option<f64>,
 }
 
 /// A duration as a phase: milliseconds with one decimal.

@@ -3,6 +3,7 @@
 //! `docs/architecture.md` says what the parts are and what they promise each other.
 
 pub mod alarm;
+pub mod claims;
 pub mod cli;
 pub mod clock;
 pub mod config;

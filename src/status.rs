@@ -354,8 +354,23 @@ pub struct Claim {
     pub run: Vec<String>,
     /// This node has it.
     pub held: bool,
-    /// When that was last verified: RFC 3339, UTC.
+    /// When an answer last said yes or no: RFC 3339, UTC.
     pub checked_at: Option<String>,
+    /// Extension: `held`, `not held` or `unknown`.
+    #[serde(default)]
+    pub state: String,
+    /// Extension: the last line that the program said.
+    #[serde(default)]
+    pub detail: String,
+    /// Extension: how long the last run took.
+    #[serde(default)]
+    pub duration_ms: u64,
+    /// Extension: runs that failed since the last that did not.
+    #[serde(default)]
+    pub failures: u32,
+    /// Extension: the program said that trying again is useless.
+    #[serde(default)]
+    pub given_up: bool,
 }
 
 /// One synchronised file.

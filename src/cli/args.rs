@@ -48,6 +48,8 @@ pub enum Command {
     Events(EventsArgs),
     /// Have the daemon read its files again
     Reload(ReloadArgs),
+    /// Run the claims of the config by hand
+    Claim(ClaimArgs),
     /// Take off what a daemon that died left on this machine
     Release,
     /// Make the cluster's key file, or a witness's from it
@@ -121,6 +123,28 @@ pub struct ReloadArgs {
     /// only out of reach: both sides may then have a master
     #[arg(long)]
     pub force_voters: bool,
+}
+
+/// `wgha claim`.
+#[derive(Args, Clone, Debug)]
+pub struct ClaimArgs {
+    /// What the programs are asked
+    pub verb: ClaimVerb,
+    /// Let nothing be changed: programs whose API can do that say what they would do
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Assert although this node is not master
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `assert` or `verify`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ClaimVerb {
+    /// Get what each claim is for
+    Assert,
+    /// Say whether this node has it
+    Verify,
 }
 
 /// `wgha keygen`.

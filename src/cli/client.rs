@@ -169,6 +169,7 @@ fn phases(phases: &Phases) -> String {
         ("wireguard", phases.wireguard),
         ("first handshake", phases.first_handshake),
         ("hooks", phases.hooks),
+        ("claims", phases.claims),
     ];
     let known = named.iter().filter_map(|(name, ms)| ms.map(|ms| format!("{name} {ms} ms")));
     let known: Vec<String> = known.collect();

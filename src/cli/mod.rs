@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use crate::claims;
 use crate::config::Places;
 
 mod args;
@@ -17,8 +18,8 @@ mod keygen;
 mod tests;
 
 pub use args::{
-    Cli, Command, EventsArgs, Global, HandoverArgs, KeygenArgs, MaintenanceArgs, ReloadArgs,
-    RunArgs, StatusArgs, Switch,
+    ClaimArgs, ClaimVerb, Cli, Command, EventsArgs, Global, HandoverArgs, KeygenArgs,
+    MaintenanceArgs, ReloadArgs, RunArgs, StatusArgs, Switch,
 };
 
 /// What the exit code of a command means.
@@ -68,6 +69,14 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Events(args) => client::events(&socket(), args.json, args.follow),
         Command::Reload(args) => client::reload(&socket(), args.force_voters),
         Command::Keygen(args) => keygen::run(args),
+        Command::Claim(args) => {
+            let verb = match args.verb {
+                ClaimVerb::Assert => claims::Verb::Assert,
+                ClaimVerb::Verify => claims::Verb::Verify,
+            };
+            let ask = claims::ByHand { verb, dry_run: args.dry_run, force: args.force };
+            claims::by_hand(config, node.as_deref(), ask)
+        }
         Command::Release => crate::release::run(config, node.as_deref()),
     }
 }

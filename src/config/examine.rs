@@ -154,16 +154,18 @@ fn interfaces(config: &Config, machine: &dyn Machine, found: &mut Findings) {
 }
 
 fn hooks(config: &Config, found: &mut Findings) {
-    for program in config.hooks.iter().filter_map(|hook| hook.run.first()) {
+    let hooks = config.hooks.iter().filter_map(|hook| Some(("hook", hook.run.first()?)));
+    let claims = config.claims.iter().filter_map(|claim| Some(("claim", claim.run.first()?)));
+    for (what, program) in hooks.chain(claims) {
         match std::fs::metadata(program) {
-            Err(e) if not_for_me(&e) => found.unseen.push(format!("hook {program}: {e}")),
-            Err(e) => found.errors.push(format!("hook {program}: {e}")),
+            Err(e) if not_for_me(&e) => found.unseen.push(format!("{what} {program}: {e}")),
+            Err(e) => found.errors.push(format!("{what} {program}: {e}")),
             Ok(meta) if !meta.is_file() => {
-                found.errors.push(format!("hook {program}: is no regular file"));
+                found.errors.push(format!("{what} {program}: is no regular file"));
             }
             Ok(_) => {
                 if access(program.as_str(), AccessFlags::X_OK).is_err() {
-                    found.errors.push(format!("hook {program}: is not executable"));
+                    found.errors.push(format!("{what} {program}: is not executable"));
                 }
             }
         }

@@ -69,6 +69,8 @@ pub struct Config {
     pub wireguard: Vec<Wireguard>,
     /// `[[hook]]`.
     pub hooks: Vec<Hook>,
+    /// `[[claim]]`.
+    pub claims: Vec<Claim>,
     /// `[sync] files`.
     pub sync: Vec<SyncFile>,
     /// `[control] socket`.
@@ -287,6 +289,21 @@ pub struct Hook {
     pub run: Vec<String>,
     /// After which the process group is ended.
     pub timeout: Duration,
+}
+
+/// `[[claim]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Program and arguments; never a shell line. The verb comes last.
+    pub run: Vec<String>,
+    /// Between two looks whether it is still held, 1 s ..= 1 day.
+    pub verify_every: Duration,
+    /// After which the program's process group is ended.
+    pub timeout: Duration,
+    /// Quick tries after a failure, 0 ..= 100; then one each `verify_every`.
+    pub retries: u32,
+    /// Give it up when this node is master no more.
+    pub release: bool,
 }
 
 /// What a hook is told: a role, or the end of the process.

@@ -62,6 +62,13 @@ pub(super) static WIREGUARD: Table = Table {
 pub(super) static HOOK: Table =
     Table { name: "hook", many: true, keys: &["on", "run", "timeout"], later: &[] };
 
+pub(super) static CLAIM: Table = Table {
+    name: "claim",
+    many: true,
+    keys: &["run", "verify_every", "timeout", "retries", "release"],
+    later: &[],
+};
+
 pub(super) static CONTROL: Table =
     Table { name: "control", many: false, keys: &["socket"], later: &[] };
 
@@ -74,11 +81,11 @@ pub(super) static ADDRESS: Table =
     Table { name: "node.addresses", many: true, keys: &["send", "bind"], later: &[] };
 
 /// Every table of the top level, in the order of the documentation.
-pub static TABLES: [&Table; 8] =
-    [&CLUSTER, &NODE, &FLOATING_IP, &WIREGUARD, &HOOK, &SYNC, &CONTROL, &HTTP];
+pub static TABLES: [&Table; 9] =
+    [&CLUSTER, &NODE, &FLOATING_IP, &WIREGUARD, &HOOK, &CLAIM, &SYNC, &CONTROL, &HTTP];
 
 /// Tables that later versions have.
-pub static LATER_TABLES: [&str; 3] = ["check", "claim", "arbiter"];
+pub static LATER_TABLES: [&str; 2] = ["check", "arbiter"];
 
 /// The known name that `name` was probably meant to be.
 pub(super) fn nearest(

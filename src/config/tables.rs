@@ -9,14 +9,14 @@ use toml::de::{DeTable, DeValue};
 use super::schema::{self, LATER_TABLES, TABLES, Table};
 use super::section::{At, Section, Sink, shown, unknown};
 use super::{
-    Cluster, Config, ConfigError, FloatingIp, Hook, Machine, Node, SyncFile, Wireguard, local,
-    places, rules, values,
+    Claim, Cluster, Config, ConfigError, FloatingIp, Hook, Machine, Node, SyncFile, Wireguard,
+    local, places, rules, values,
 };
 
 mod cluster;
 mod gateway;
 
-/// The most `[[floating_ip]]`, `[[wireguard]]` or `[[hook]]` tables.
+/// The most `[[floating_ip]]`, `[[wireguard]]`, `[[hook]]` or `[[claim]]` tables.
 const MAX_TABLES: usize = 64;
 /// The most words of a hook's command.
 const MAX_WORDS: usize = 64;
@@ -77,6 +77,7 @@ struct File {
     floating_ips: Vec<FloatingIp>,
     wireguard: Vec<Wireguard>,
     hooks: Vec<Hook>,
+    claims: Vec<Claim>,
     sync: Vec<SyncFile>,
     control_socket: PathBuf,
     http: Option<SocketAddr>,
@@ -114,6 +115,7 @@ impl File {
         });
         rules::wireguard(sink, &wireguard, &floating_ips);
         let hooks = tables(sink, root, &schema::HOOK, gateway::hook);
+        let claims = tables(sink, root, &schema::CLAIM, gateway::claim);
         let sync = table(sink, root, &schema::SYNC);
         let sync = gateway::sync(sink, sync);
         rules::sync(sink, &sync, cluster.as_ref());
@@ -129,6 +131,7 @@ impl File {
             floating_ips,
             wireguard: wireguard.into_iter().map(|w| w.value).collect(),
             hooks: hooks.into_iter().map(|h| h.value).collect(),
+            claims: claims.into_iter().map(|c| c.value).collect(),
             sync: sync.into_iter().map(|s| s.value).collect(),
             control_socket,
             http,
@@ -145,6 +148,7 @@ impl File {
             floating_ips: self.floating_ips,
             wireguard: self.wireguard,
             hooks: self.hooks,
+            claims: self.claims,
             sync: self.sync,
             control_socket: self.control_socket,
             http: self.http,

@@ -237,7 +237,7 @@ fn one_mistake_each() {
         (
             "[cluster]",
             "colour = 1\n[cluster]",
-            r#"2: unknown table or key "colour"; expected one of cluster, node, floating_ip, wireguard, hook, sync, control, http"#,
+            r#"2: unknown table or key "colour"; expected one of cluster, node, floating_ip, wireguard, hook, claim, sync, control, http"#,
         ),
         ("[[hook]]\n", "[hook]\n", "30: [[hook]]: expected [[hook]], found a value of type table"),
         ("misses = 3", "misses = 3\nmisses = 4", "7: duplicate key"),

@@ -28,7 +28,7 @@ fn the_json_is_that_of_the_contract() {
     let expected = concat!(
         r#"{"at":"2026-11-22T00:30:00.123Z","from":"backup","to":"master","term":7,"#,
         r#""reason":"no master","phases_ms":{"detect":12.5,"address":null,"announce":null,"#,
-        r#""wireguard":null,"first_handshake":null,"handshakes_90_percent":null,"hooks":null}}"#
+        r#""wireguard":null,"first_handshake":null,"handshakes_90_percent":null,"hooks":null,"claims":null}}"#
     );
     assert_eq!(json, expected);
 }

@@ -136,6 +136,7 @@ impl App {
             tokio::spawn(gate.clone().log());
         }
         let mut hooks_done = self.journal.hooks.done();
+        let mut claims = self.journal.claims.changed();
         let mut files = self.files.as_ref().map(sync::files::Handle::changed);
         if self.ready {
             self.watchdog.ready(&self.headline());
@@ -158,6 +159,7 @@ impl App {
                         self.journal.hooks_done(&done);
                     }
                 }
+                Ok(()) = claims.changed() => self.journal.claims_changed(),
                 () = changed(&mut files) => {
                     if let Err(e) = self.take_files().await {
                         error!("a changed file is not applied: {e:#}");

@@ -7,8 +7,9 @@ use tracing::{info, warn};
 use wgha_proto::{Event, Reason, Role, Term};
 
 use crate::alarm;
+use crate::claims::{Claims, Marker, Mastership};
 use crate::clock;
-use crate::config::HookState;
+use crate::config::{Config, HookState};
 use crate::events::{self, EventId, EventLog, phase_ms, rfc3339};
 use crate::gateway::Phases;
 use crate::gateway::kick::Handshakes;
@@ -21,6 +22,7 @@ use crate::status::Changes;
 pub(super) struct Journal {
     pub(super) events: EventLog,
     pub(super) hooks: HookRunner,
+    pub(super) claims: Claims,
     /// What must survive a restart.
     kept: StateWriter,
     /// The last change of role.
@@ -46,7 +48,12 @@ impl Journal {
     pub(super) fn open(state: &Arc<StateDir>, setup: &Setup) -> std::io::Result<Journal> {
         Ok(Journal {
             events: EventLog::open(state.path()),
-            hooks: HookRunner::spawn(hook_context(setup), setup.config.hooks.clone()),
+            hooks: HookRunner::spawn(hook_context(&setup.config), setup.config.hooks.clone()),
+            claims: Claims::spawn(
+                hook_context(&setup.config),
+                setup.config.claims.clone(),
+                Marker::beside(&setup.config.control_socket),
+            ),
             kept: StateWriter::start(Arc::clone(state))?,
             last: None,
             acting: None,
@@ -61,6 +68,11 @@ impl Journal {
             Event::Role { from, to, term, reason, detect } => {
                 let reason_word = reason.word();
                 info!("{} -> {}, term {term}: {reason} [{reason_word}]", from.word(), to.word());
+                // Before anything that takes time: programs that run for an older role look here.
+                self.claims.mark(*term, master.as_deref());
+                if *to != Role::Master {
+                    self.claims.leave();
+                }
                 let id = self.events.push(events::Event {
                     at: rfc3339(clock::wall()),
                     from: from.word().to_owned(),
@@ -85,7 +97,10 @@ impl Journal {
             Event::Peer { name, alive: false } => warn!("{name} is silent"),
             Event::Alarm { name, alarm, on: true } => warn!("{}", alarm::text(name, *alarm)),
             Event::Alarm { name, alarm, on: false } => info!("{}", alarm::over(name, *alarm)),
-            Event::Reassert { term } => warn!("another master yielded; still master, term {term}"),
+            Event::Reassert { term } => {
+                warn!("another master yielded; still master, term {term}");
+                self.claims.assert_again();
+            }
             Event::Handover { to, result: Ok(()) } => info!("handover to {to} done"),
             Event::Handover { to, result: Err(why) } => warn!("no handover to {to}: {why}"),
             Event::HighestTerm(term) => self.kept.highest_term(*term),
@@ -167,15 +182,24 @@ impl Journal {
         }
     }
 
-    /// Takes up new hooks.
-    pub(super) fn reconfigure(&self, setup: &Setup) {
-        self.hooks.reconfigure(hook_context(setup), setup.config.hooks.clone());
+    /// A claim's program has ended.
+    pub(super) fn claims_changed(&self) {
+        let Some(last) = self.last.as_ref().filter(|l| l.role == Role::Master) else { return };
+        if let Some(took) = self.claims.took(last.level.term) {
+            self.events.update(last.id, |kept| kept.claims = Some(phase_ms(took)));
+        }
     }
 
-    /// Runs the `stop` hooks, writes what is pending, and ends.
+    /// Takes up new hooks and claims.
+    pub(super) fn reconfigure(&mut self, config: &Config) {
+        self.hooks.reconfigure(hook_context(config), config.hooks.clone());
+        self.claims.reconfigure(hook_context(config), config.claims.clone());
+    }
+
+    /// Gives up the claims that are to be released, runs the `stop` hooks, writes what is pending, and ends.
     pub(super) async fn stop(self, reason: String, term: Term, old_role: Role) {
         let level = HookLevel { state: HookState::Stop, old_role, term, reason, master: None };
-        self.hooks.stop(level).await;
+        tokio::join!(self.claims.stop(), self.hooks.stop(level));
     }
 
     /// Hooks come after the effects (design §6): `master` once they stand, the others once they
@@ -186,8 +210,13 @@ impl Journal {
             Role::Master => self.acting == Some(last.level.term),
             Role::Init | Role::Backup | Role::Fault => self.acting.is_none(),
         };
-        if in_effect {
-            self.hooks.set(last.level.clone());
+        if !in_effect {
+            return;
+        }
+        self.hooks.set(last.level.clone());
+        if last.role == Role::Master {
+            let HookLevel { term, reason, .. } = last.level.clone();
+            self.claims.assert(Mastership { term, reason });
         }
     }
 }
@@ -222,8 +251,7 @@ fn hook_state(role: Role) -> Option<HookState> {
     }
 }
 
-fn hook_context(setup: &Setup) -> HookContext {
-    let config = &setup.config;
+pub(crate) fn hook_context(config: &Config) -> HookContext {
     HookContext {
         cluster: config.cluster.name.clone(),
         node: config.node().name.clone(),

@@ -41,6 +41,7 @@ mod threads;
 mod watchdog;
 
 use app::App;
+pub(crate) use journal::hook_context;
 use threads::{start_evidence, start_gate, start_gateway, start_protocol, start_sync};
 
 /// Orders to the reconciler, notices from it, and requests of operators that may wait.

@@ -192,11 +192,12 @@ fn programs(page: &mut Page, s: &Status, now: SystemTime) {
         }),
     );
     page.rows(
-        &["CLAIM", "VERIFIED", "PROGRAM"],
+        &["CLAIM", "VERIFIED", "DETAIL", "PROGRAM"],
         s.claims.iter().map(|c| {
             let verified = c.checked_at.as_ref().map(|at| format!("{} ago", age(at, now)));
-            let held = if c.held { "held" } else { "not held" };
-            vec![held.to_owned(), verified.unwrap_or_else(|| "never".to_owned()), c.run.join(" ")]
+            let state = if c.given_up { "GIVEN UP" } else { &c.state };
+            let verified = verified.unwrap_or_else(|| "never".to_owned());
+            vec![state.to_owned(), verified, c.detail.clone(), c.run.join(" ")]
         }),
     );
 }

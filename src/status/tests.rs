@@ -45,7 +45,13 @@ pub(crate) fn sample() -> Status {
             at: "2026-11-22T00:00:01.000Z".into(),
             outcome: "exit 0".into(),
         }],
-        claims: vec![Claim { run: vec!["aws-eip".into()], held: true, checked_at: None }],
+        claims: vec![Claim {
+            run: vec!["aws-eip".into()],
+            held: true,
+            state: "held".into(),
+            detail: "mine".into(),
+            ..Claim::default()
+        }],
         sync: vec![Sync {
             file: "/etc/wireguard/wg0.conf".into(),
             version: 3,
@@ -222,8 +228,8 @@ uplink  FAILS   no answer
 HOOK ON  AGO     TOOK  RESULT  PROGRAM
 master   4m 06s  1.2s  exit 0  /etc/wgha/notify.sh --verbose
 
-CLAIM  VERIFIED  PROGRAM
-held   never     aws-eip
+CLAIM  VERIFIED  DETAIL  PROGRAM
+held   never     mine    aws-eip
 
 REFUSED   COUNT
 replayed  3

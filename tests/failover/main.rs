@@ -6,6 +6,7 @@
 //! fast a failover is, `netns-lab` measures.
 
 mod audit;
+mod claims;
 mod clients;
 mod clock;
 mod files;

@@ -1,14 +1,19 @@
-//! `[[floating_ip]]`, `[[wireguard]]`, `[[hook]]` and `[sync]`.
+//! `[[floating_ip]]`, `[[wireguard]]`, `[[hook]]`, `[[claim]]` and `[sync]`.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{duration, listed};
 use crate::config::section::{At, Section, Sink};
-use crate::config::{FloatingIp, Hook, Machine, SyncFile, Wireguard, source, values};
+use crate::config::{Claim, FloatingIp, Hook, Machine, SyncFile, Wireguard, source, values};
 
 const HOOK_TIMEOUT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(600));
 const DEFAULT_HOOK_TIMEOUT: Duration = Duration::from_secs(30);
+
+const VERIFY_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(86_400));
+const DEFAULT_VERIFY_EVERY: Duration = Duration::from_secs(60);
+const DEFAULT_RETRIES: u8 = 10;
+const MAX_RETRIES: u8 = 100;
 
 pub(super) fn floating_ip(sink: &mut Sink<'_>, section: &Section<'_>) -> Option<FloatingIp> {
     let address = section.required(sink, "address", "an IP address", values::floating_ip);
@@ -60,7 +65,31 @@ pub(super) fn hook(sink: &mut Sink<'_>, section: &Section<'_>) -> Option<Hook> {
     let on_expected = "an array of \"master\", \"backup\", \"fault\" and \"stop\"";
     let on = listed(sink, section, "on", on_expected, values::hook_state);
     let run_expected = "a program and its arguments, such as [\"/etc/wgha/notify.sh\"]";
-    let run = listed(sink, section, "run", run_expected, |word| {
+    let run = program(sink, section, run_expected);
+    let mut states = Vec::new();
+    for state in on? {
+        if states.contains(&state.value) {
+            let message = format!("{:?} is named twice", state.value.word());
+            sink.at(state.line, section.key("on"), message);
+        }
+        states.push(state.value);
+    }
+    Some(Hook { on: states, run: run?, timeout })
+}
+
+pub(super) fn claim(sink: &mut Sink<'_>, section: &Section<'_>) -> Option<Claim> {
+    let expected = "a program and its arguments, such as [\"/usr/share/wgha/hooks/aws-eip\"]";
+    let run = program(sink, section, expected);
+    let verify_every = duration(sink, section, "verify_every", VERIFY_EVERY, DEFAULT_VERIFY_EVERY);
+    let timeout = duration(sink, section, "timeout", HOOK_TIMEOUT, DEFAULT_HOOK_TIMEOUT);
+    let retries = section.integer(sink, "retries", 0, MAX_RETRIES).unwrap_or(DEFAULT_RETRIES);
+    let release = section.boolean(sink, "release").is_some_and(|at| at.value);
+    Some(Claim { run: run?, verify_every, timeout, retries: u32::from(retries), release })
+}
+
+/// A program by its path, and its arguments.
+fn program(sink: &mut Sink<'_>, section: &Section<'_>, expected: &str) -> Option<Vec<String>> {
+    let run = listed(sink, section, "run", expected, |word| {
         if word.len() < 4096 && !word.contains('\0') {
             Ok(word.to_owned())
         } else {
@@ -72,15 +101,7 @@ pub(super) fn hook(sink: &mut Sink<'_>, section: &Section<'_>) -> Option<Hook> {
     {
         sink.at(*line, section.key("run"), message);
     }
-    let mut states = Vec::new();
-    for state in on? {
-        if states.contains(&state.value) {
-            let message = format!("{:?} is named twice", state.value.word());
-            sink.at(state.line, section.key("on"), message);
-        }
-        states.push(state.value);
-    }
-    Some(Hook { on: states, run: run?.into_iter().map(|word| word.value).collect(), timeout })
+    Some(run?.into_iter().map(|word| word.value).collect())
 }
 
 pub(super) fn sync(sink: &mut Sink<'_>, section: Option<Section<'_>>) -> Vec<At<SyncFile>> {

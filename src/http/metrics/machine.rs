@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{Families, Labels, Reading, flag, label, seconds};
-use crate::status::{Gate, Hook, Status, Wireguard};
+use crate::status::{Claim, Gate, Hook, Status, Wireguard};
 
 pub(super) fn write(families: &mut Families<'_>, s: &Status) -> fmt::Result {
     let held = s.floating_ips.iter().map(|ip| {
@@ -16,8 +16,7 @@ pub(super) fn write(families: &mut Families<'_>, s: &Status) -> fmt::Result {
     let checks = s.checks.iter().map(|check| (label("check", &check.name), flag(check.ok)));
     families.gauges("check_passes", "1 if the health check passes", checks)?;
     hooks(families, &s.hooks)?;
-    let claims = s.claims.iter().map(|claim| (program(&claim.run, "claim"), flag(claim.held)));
-    families.gauges("claim_held", "1 if this node has what the claim is for", claims)?;
+    claims(families, &s.claims)?;
     files(families, s)
 }
 
@@ -67,6 +66,19 @@ fn hooks(families: &mut Families<'_>, all: &[Hook]) -> fmt::Result {
     families.gauges("hook_exit_code", help, codes)?;
     let took = ended().map(|hook| (of(hook), seconds(hook.duration_ms)));
     families.gauges("hook_duration_seconds", "How long its last run took", took)
+}
+
+fn claims(families: &mut Families<'_>, all: &[Claim]) -> fmt::Result {
+    let of = |claim: &Claim| program(&claim.run, "claim");
+    let held = all.iter().map(|claim| (of(claim), flag(claim.held)));
+    families.gauges("claim_held", "1 if this node has what the claim is for", held)?;
+    let failures = all.iter().map(|claim| (of(claim), i64::from(claim.failures)));
+    families.gauges("claim_failures", "Runs that failed since the last that did not", failures)?;
+    let given_up = all.iter().map(|claim| (of(claim), flag(claim.given_up)));
+    let help = "1 if its program said that trying again is useless";
+    families.gauges("claim_given_up", help, given_up)?;
+    let took = all.iter().map(|claim| (of(claim), seconds(claim.duration_ms)));
+    families.gauges("claim_duration_seconds", "How long its last run took", took)
 }
 
 /// Program and arguments as in the config.

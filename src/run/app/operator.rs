@@ -87,6 +87,7 @@ impl App {
         let evidence = self.evidence.as_ref().map(evidence::Handle::look);
         picture::add_evidence(&mut status, evidence.as_ref(), picture.now);
         status.changes = self.journal.changes();
+        status.claims = self.journal.claims.status();
         picture::add_gate(&mut status, self.gate.as_ref(), picture.now);
         status
     }
@@ -117,7 +118,7 @@ impl App {
         if let Some(files) = &self.files {
             files.reconfigure(sync::files::Settings::new(&self.setup)).await;
         }
-        self.journal.reconfigure(&self.setup);
+        self.journal.reconfigure(&self.setup.config);
         let lease = self.look().await?.node.lease;
         Ok(match lease.filter(|lease| lease.blocked) {
             Some(lease) => format!(
