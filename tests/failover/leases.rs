@@ -1,7 +1,11 @@
 //! Three voters: mastership needs a majority.
 
-use netns_lab::{ClusterOptions, Lab};
+use std::time::Instant;
 
+use netns_lab::{ClusterOptions, Lab};
+use nix::sys::signal::Signal;
+
+use crate::gate::{Ear, silent};
 use crate::pair::{Pair, options};
 
 #[test]
@@ -29,8 +33,17 @@ fn a_partition_leaves_the_master_that_has_a_majority() {
     pair.settled_on(&gw2, "all hear each other again");
     pair.wgha(&gw2, &["handover", "--to", "gw1"]);
     pair.settled_on(&gw1, "a handover passes the lease on");
-    pair.kill(&gw1);
-    pair.wgha(&gw1, &["release"]);
-    pair.settled_on(&gw2, "gw2 and the witness are a majority");
+
+    // Nobody in it runs, and still it is silent before gw2 can win.
+    let ear = Ear::new(&pair, &gw1);
+    pair.signal(&gw1, Signal::SIGSTOP);
+    silent(&ear, Instant::now());
+    pair.settled_on_silent(&gw2, "gw2 and the witness are a majority");
+    assert_eq!(ear.heard(), (0, 0, 0), "while gw2 serves");
+    pair.signal(&gw1, Signal::SIGCONT);
+    pair.settled_on(&gw2, "gw1 goes on");
+    pair.kill(&gw2);
+    pair.wgha(&gw2, &["release"]);
+    pair.settled_on(&gw1, "gw1 and the witness are a majority");
     pair.end();
 }
