@@ -10,13 +10,13 @@ use crate::audit::{answers_soon, run};
 use crate::pair::{Pair, eventually, heartbeat};
 
 /// Counts in the router what comes from one machine as only a master may send it.
-struct Ear {
+pub(crate) struct Ear {
     router: Node,
     gateway: Node,
 }
 
 impl Ear {
-    fn new(pair: &Pair, gateway: &Node) -> Ear {
+    pub(crate) fn new(pair: &Pair, gateway: &Node) -> Ear {
         let router = pair.lab.router().clone();
         let from = mac(gateway, "eth0").expect("a MAC");
         let vip = topology::floating();
@@ -38,7 +38,7 @@ impl Ear {
     }
 
     /// (WireGuard, ARP, neighbour advertisements) since the last call.
-    fn heard(&self) -> (u64, u64, u64) {
+    pub(crate) fn heard(&self) -> (u64, u64, u64) {
         let shown = run(&self.router, "nft -j reset counters table netdev ear");
         let all: serde_json::Value = serde_json::from_str(&shown).expect("JSON of nft");
         let count = |name: &str| {
@@ -76,8 +76,8 @@ fn gate(pair: &Pair, node: &Node) -> (String, bool) {
 }
 
 /// Nothing is heard of the gateway that was silenced at `since`, from its deadline on, for two seconds.
-fn silent(ear: &Ear, since: Instant) {
-    // D - I/2 after the last heartbeat at the latest; this is D.
+pub(crate) fn silent(ear: &Ear, since: Instant) {
+    // D - I/2 after the last heartbeat at the latest, or a lease less its margin after the last ask; this is D.
     std::thread::sleep((since + heartbeat() * 3).saturating_duration_since(Instant::now()));
     ear.heard();
     let end = Instant::now() + Duration::from_secs(2);

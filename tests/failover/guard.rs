@@ -290,5 +290,6 @@ fn record_damaged() {
     pair.wgha(&gw1, &["release"]);
     nothing_left(&pair, "wgha release");
     pair.settled_on(&gw2, "gw1 was killed and released");
+    run(&gw1, "echo > /proc/sys/net/ipv4/ip_local_reserved_ports");
     pair.end();
 }

@@ -1,8 +1,11 @@
 //! Three voters: mastership needs a majority.
 
+use std::time::Instant;
+
 use netns_lab::{ClusterOptions, Lab};
 use nix::sys::signal::{Signal, kill};
 
+use crate::gate::{Ear, silent};
 use crate::pair::{BOUND, Pair, options};
 
 #[test]
@@ -42,8 +45,17 @@ fn a_partition_leaves_the_master_that_has_a_majority() {
     pair.settled_on(&gw2, "gw1 runs again");
     pair.hand_over(&gw2, &gw1);
     pair.settled_on(&gw1, "gw1 has the lease");
-    pair.kill(&gw1);
-    pair.wgha(&gw1, &["release"]);
-    pair.settled_on(&gw2, "gw2 and the witness are a majority");
+
+    // Nobody in it runs, and still it is silent before gw2 can win.
+    let ear = Ear::new(&pair, &gw1);
+    pair.signal(&gw1, Signal::SIGSTOP);
+    silent(&ear, Instant::now());
+    pair.settled_on_silent(&gw2, "gw2 and the witness are a majority");
+    assert_eq!(ear.heard(), (0, 0, 0), "while gw2 serves");
+    pair.signal(&gw1, Signal::SIGCONT);
+    pair.settled_on(&gw2, "gw1 goes on");
+    pair.kill(&gw2);
+    pair.wgha(&gw2, &["release"]);
+    pair.settled_on(&gw1, "gw1 and the witness are a majority");
     pair.end();
 }

@@ -25,9 +25,10 @@ impl fmt::Display for Failure {
         let Violation { rule, at, what } = &self.violation;
         write!(
             f,
-            "seed {}: {rule:?} at {:.3} ms: {what}\n    WGHA_SIM_SEED={} shows its trace; {:?}",
+            "seed {}: {rule:?} at {:.3} ms: {what}\n    WGHA_SIM_{}SEED={} shows its trace; {:?}",
             self.seed,
             *at as f64 / 1e6,
+            if self.options.majority { "LEASE_" } else { "" },
             self.seed,
             self.options
         )

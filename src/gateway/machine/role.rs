@@ -112,8 +112,9 @@ impl Effects for Machine {
             return Ok(());
         }
         let done = self.take_off().await.map(drop);
-        if done.is_err() {
-            self.draw().await;
+        match done {
+            Ok(()) => self.draw_left(),
+            Err(_) => self.draw().await,
         }
         done
     }
