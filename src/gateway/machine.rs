@@ -302,7 +302,7 @@ impl Machine {
             if count {
                 tunnel.count_peers(view).await;
             }
-            view.endpoints_age = self.endpoints.age(tunnel.interface());
+            view.endpoints_at = self.endpoints.complete_at(tunnel.interface());
         }
         if let Some(offset) = self.tunnels.iter().find_map(Tunnel::stamp_offset) {
             self.stamps.freeze(offset);

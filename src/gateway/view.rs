@@ -1,7 +1,8 @@
 //! What the reconciler last saw on the machine, for `wgha status`.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+
+use wgha_proto::Time;
 
 /// A picture of the machine.
 #[derive(Clone, Debug, Default)]
@@ -28,9 +29,8 @@ pub struct TunnelView {
     pub recent_handshakes: u64,
     /// Peers whose endpoint is known.
     pub endpoints_known: u64,
-    /// Age of the newest complete picture of where peers are, when this was drawn; `None`: none yet
-    /// in this run.
-    pub endpoints_age: Option<Duration>,
+    /// When this node last knew all of where peers are; `None`: not yet in this run.
+    pub endpoints_at: Option<Time>,
 }
 
 /// The picture, shared: the reconciler draws it, status reads it.

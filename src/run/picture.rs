@@ -49,7 +49,7 @@ pub(super) fn status(
         lease: lease(node.lease.as_ref()),
         nodes: nodes(config, picture),
         floating_ips: floating_ips(config, view),
-        wireguard: wireguard(config, kind, view),
+        wireguard: wireguard(config, kind, view, picture.now),
         checks: Vec::new(),
         hooks: hooks.iter().map(Hook::from).collect(),
         claims: Vec::new(),
@@ -227,7 +227,7 @@ fn floating_ips(config: &Config, view: &View) -> Vec<FloatingIp> {
     config.floating_ips.iter().enumerate().map(entry).collect()
 }
 
-fn wireguard(config: &Config, kind: WireguardKind, view: &View) -> Vec<Wireguard> {
+fn wireguard(config: &Config, kind: WireguardKind, view: &View, now: Time) -> Vec<Wireguard> {
     let backend = match kind {
         WireguardKind::None => return Vec::new(),
         WireguardKind::Kernel => "kernel",
@@ -243,7 +243,7 @@ fn wireguard(config: &Config, kind: WireguardKind, view: &View) -> Vec<Wireguard
             peers: tunnel.peers,
             recent_handshakes: tunnel.recent_handshakes,
             endpoints_known: tunnel.endpoints_known,
-            endpoints_age_ms: tunnel.endpoints_age.map(millis),
+            endpoints_age_ms: tunnel.endpoints_at.map(|at| millis(now.since(at))),
             source: wireguard.source.iter().map(ToString::to_string).collect(),
         }
     };

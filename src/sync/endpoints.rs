@@ -150,10 +150,10 @@ impl Endpoints {
         self.lock().get(interface).map_or(0, |t| t.moves)
     }
 
-    /// [`Table::age`] of an interface's table.
+    /// When an interface's table last was all that the master knew; `None`: never in this run.
     #[must_use]
-    pub fn age(&self, interface: &str) -> Option<Duration> {
-        self.lock().get(interface).and_then(Table::age)
+    pub fn complete_at(&self, interface: &str) -> Option<Time> {
+        self.lock().get(interface).and_then(|table| table.complete)
     }
 
     /// The term in which this node is master, if it is.

@@ -97,9 +97,9 @@ fn a_snapshot_counts_when_it_is_whole() {
 fn a_difference_alone_makes_no_complete_picture() {
     let endpoints = Endpoints::default();
     assert!(endpoints.accept(update(1, Part::Difference, &[(key(1), known(1, 1))])));
-    assert_eq!(endpoints.age("wg0"), None);
+    assert_eq!(endpoints.complete_at("wg0"), None);
     assert!(endpoints.accept(update(1, WHOLE, &[])));
-    assert!(endpoints.age("wg0").is_some());
+    assert!(endpoints.complete_at("wg0").is_some());
 }
 
 #[test]
