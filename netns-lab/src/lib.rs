@@ -10,6 +10,7 @@
 //! ```
 
 mod audit;
+mod capture;
 mod clean;
 mod client;
 mod config;
@@ -35,6 +36,7 @@ pub mod topology;
 mod uapi;
 mod wgconf;
 
+pub use capture::{Capture, Heard};
 pub use clean::{Cleaned, clean, processes_of};
 pub use client::{WgKind, WgPeer};
 pub use config::{CONFIG_PATH, ClusterOptions, etc};

@@ -4,6 +4,8 @@ mod demo;
 mod failover;
 mod idle;
 mod load;
+mod overlap;
+mod soak;
 mod takeover;
 
 use std::path::PathBuf;
@@ -28,6 +30,8 @@ enum Command {
     /// Measurements.
     #[command(subcommand)]
     Bench(Bench),
+    /// Random faults on real daemons, and a look at everything after each.
+    Soak(soak::Options),
     /// Removes what killed labs left behind.
     Clean,
 }
@@ -40,6 +44,8 @@ enum Bench {
     Failover(failover::Options),
     /// Memory and processor time of the idle daemon beside keepalived's.
     Idle(idle::Options),
+    /// Cuts the master off from all who vote, again and again: is it silent before the next one speaks?
+    Overlap(overlap::Options),
     /// Keeps every core busy, or the tunnel; fails if a role changes.
     Load(load::Options),
 }
@@ -107,8 +113,10 @@ fn run(cli: Cli) -> Result<()> {
     }
     match cli.command {
         Command::Demo(options) => demo::run(&options),
+        Command::Soak(options) => soak::run(&options),
         Command::Bench(Bench::Takeover(options)) => takeover::run(&options),
         Command::Bench(Bench::Failover(options)) => failover::run(&options),
+        Command::Bench(Bench::Overlap(options)) => overlap::run(&options),
         Command::Bench(Bench::Idle(options)) => idle::run(&options),
         Command::Bench(Bench::Load(options)) => load::run(&options),
         Command::Clean => {
