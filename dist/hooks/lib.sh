@@ -33,6 +33,8 @@
 #     mac_of INTERFACE      # into $mac
 #     wait_until FUNCTION   # until it returns 0
 #     number TEXT WHAT      # ends the hook if TEXT is no number
+#                           # two names are special: "identity" is forgotten after a refusal, "credentials" after
+#                           # refused_credentials TEXT, which tries again if credentials_from_cache=yes
 #     cached NAME, cache_put NAME EXPIRES VALUE, cache_drop NAME
 #
 # A body is sent as $http_type, application/json unless set. Nothing secret is ever an argument of a program: curl
@@ -281,11 +283,11 @@ change() {
     http "$@"
 }
 
-# metadata PATH [CONFIG LINES]: from the machine's own metadata service, never through a proxy.
+# metadata PATH [CONFIG LINES [METHOD]]: from the machine's own metadata service, never through a proxy.
 metadata() {
     kept_config=$http_config kept_max=$http_max
     http_config="noproxy = \"*\"${2:+$newline$2}" http_max=300
-    http GET "http://169.254.169.254$1"
+    http "${3:-GET}" "http://169.254.169.254$1"
     metadata_result=$?
     http_config=$kept_config http_max=$kept_max
     return "$metadata_result"
@@ -350,6 +352,8 @@ refused() {
     said="$1: $http_status ${error_code:-}${error_text:+ ($error_text)}"
     case " $codes_again " in *" ${error_code:-none} "*) again "$said" ;; esac
     case " $codes_unknown " in *" ${error_code:-none} "*) unknown "$said" ;; esac
+    # A card or machine id that is remembered may be that of one that is gone.
+    cache_drop identity
     case " $codes_permanent " in *" ${error_code:-none} "*) give_up "$said" ;; esac
     case $http_status in
     409 | 412 | 423 | 429) again "$said" ;;
