@@ -380,7 +380,7 @@ class Config(Case):
         self.refused(self.rig.config("a", colour="blue"), "'colour'", "endpoint")
 
     def test_missing_key(self):
-        key = next(iter(self.cloud.wrong_config()))
+        key = next(iter(self.cloud.config()))
         self.refused(self.rig.config("a", **{key: None}), f"'{key}'")
 
     def test_not_a_pair(self):
@@ -389,13 +389,13 @@ class Config(Case):
         self.refused(config, "not KEY=value")
 
     def test_a_value_that_breaks_out(self):
-        key = next(iter(self.cloud.wrong_config()))
+        key = next(iter(self.cloud.config()))
         for value in ('x"y', "x\\y", "x\ty"):
             self.refused(self.rig.config("a", **{key: value}), key)
 
     def test_nothing_is_executed(self):
         mark = self.rig.directory / "mark"
-        key = next(iter(self.cloud.wrong_config()))
+        key = next(iter(self.cloud.config()))
         self.assert_(config=self.rig.config("a", **{key: f"$(touch {mark})`touch {mark}`"}))
         self.assertFalse(mark.exists())
 

@@ -2,14 +2,18 @@
 
 import cases
 from fake.aws import AwsEip, AwsRoute, AwsSecondaryIp
+from fake.azure import AzureRoute
 from fake.digitalocean import DigitalOcean
+from fake.gcp import GcpForwardingRule, GcpRoute
 from fake.hetzner import Hetzner
 from fake.openstack import OpenStack
 
-CLOUDS = (AwsEip, AwsSecondaryIp, AwsRoute, Hetzner, DigitalOcean, OpenStack)
+CLOUDS = (AwsEip, AwsSecondaryIp, AwsRoute, GcpRoute, GcpForwardingRule, AzureRoute, Hetzner, DigitalOcean, OpenStack)
 # What differs from hook to hook, by group of cases.
 PECULIAR = {
     AwsRoute: {"releases": False, "reads_of_a_look": 2},
+    AzureRoute: {"releases": False, "reads_of_a_look": 2},
+    GcpForwardingRule: {"releases": False},
 }
 
 
