@@ -94,7 +94,8 @@ data-urlencode = \"Version=2016-11-15\""
 ec2_change() {
     still_master
     if [ "${WGHA_DRY_RUN:-}" = 1 ]; then
-        ec2 "$@" DryRun=true || api_error
+        ! ec2 "$@" DryRun=true || unknown "dry run of $1: $endpoint does not know DryRun, and may have done it"
+        api_error
         [ "$http_status $error_code" != "412 DryRunOperation" ] || finish 0 "dry run: $1 is allowed"
         refused_by_aws "dry run of $1"
     fi

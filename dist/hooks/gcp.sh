@@ -59,6 +59,6 @@ gcp_login() {
 # await_gcp SCOPE WHAT: the answer is an operation, which ends later; SCOPE is "global", "regions/R" or "zones/Z".
 await_gcp() {
     aim=$2
-    await "$api/$1/operations" '(if .status != "DONE" then "running" elif .error then
-        "failed: \(.error.errors[0].code) (\(.error.errors[0].message))" else "done" end), .name'
+    # Of what went wrong there is a list, in an operation that is DONE.
+    await "$api/$1/operations" DONE none status name error.errors.0.code
 }
