@@ -1,5 +1,6 @@
 """What every hook must do, whatever the cloud. test_claims.py makes a class of these for each of them."""
 
+import random
 import time
 import unittest
 
@@ -358,4 +359,55 @@ class Config(Case):
         self.assertEqual(self.cloud.owner(), "b")
 
 
-GROUPS = (Assert, Release, Trouble, Permanent, Interrupted, Terms, Config)
+class RandomFaults(Case):
+    """Whatever happens meanwhile: when it is over, the master has it, and both nodes know."""
+
+    STEPS = 12
+
+    def test_random_faults(self):
+        seed = random.randrange(10**6)
+        with self.subTest(seed=seed):
+            self.live(random.Random(seed))
+
+    def live(self, rng):
+        master = "a"
+        for term in range(30, 30 + self.STEPS):
+            self.cloud.heal()
+            if rng.random() < 0.5:
+                master = rng.choice("ab")
+            self.trouble(rng)
+            if rng.random() < 0.3:
+                self.rig.each_its_own(term)
+            else:
+                self.rig.master(master, term)
+            runs = [self.rig.start(node, "assert", term=term, deadline=1) for node in "ab" if node == master or rng.random() < 0.3]
+            if rng.random() < 0.5:
+                time.sleep(rng.random() * 0.2)
+                rng.choice(runs).kill()
+            for run in runs:
+                if run.process.returncode is None:
+                    result = run.result()
+                    self.assertIn(result.code, (DONE, AGAIN), result.said)
+        self.end(master)
+
+    def trouble(self, rng):
+        self.cloud.operation_seconds = rng.choice([0, 0, 0.1, 0.3])
+        self.cloud.operation_fails = rng.choice([0, 0, 1]) if self.cloud.asynchronous else 0
+        self.cloud.stale_after_change = rng.choice([0, 0, 1, 2])
+        if rng.random() < 0.7:
+            kind = rng.choice(["busy", "locked", "error", "garbage", "drop", "hang"])
+            # Nothing is locked for those who only read.
+            self.cloud.fault(kind, rng.choice([1, 2]), "change" if kind == "locked" else rng.choice(["any", "change", "read"]))
+
+    def end(self, master):
+        """As the daemon of the master does it."""
+        self.cloud.heal()
+        self.cloud.operation_seconds = self.cloud.operation_fails = self.cloud.stale_after_change = self.cloud.stale_reads = 0
+        self.rig.master(master, 99)
+        for _ in range(5):
+            if self.rig.run(master, "assert", term=99).code == DONE:
+                break
+        self.held_by(master)
+
+
+GROUPS = (RandomFaults, Assert, Release, Trouble, Permanent, Interrupted, Terms, Config)
