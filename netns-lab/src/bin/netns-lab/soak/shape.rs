@@ -97,8 +97,8 @@ fn steady(line: &str) -> Option<String> {
             continue;
         }
         match word {
-            "packets" | "bytes" | "expires" | "valid_lft" | "preferred_lft" | "qlen" | "state"
-            | "link/ether" | "group" | "age" => skip = 1,
+            "packets" | "bytes" | "expires" | "mtu" | "qdisc" | "valid_lft" | "preferred_lft"
+            | "qlen" | "state" | "link/ether" | "group" | "age" => skip = 1,
             // `ip -o` begins with the index, and breaks lines.
             "\\" => {}
             _ if word.ends_with(':')
