@@ -167,6 +167,7 @@ impl Daemon {
         for _ in 0..CATCH_UP.0 {
             let received = tokio::time::timeout_at(deadline, self.link.receive()).await;
             let Ok(received) = received else { return };
+            let Some(received) = received else { continue };
             // A refusal is counted by the node.
             let _ = self.node.handle_datagram(clock::now(), received.bytes);
         }
@@ -179,6 +180,7 @@ impl Daemon {
             biased;
             input = self.inputs.recv() => Woken::Input(input),
             received = self.link.receive() => {
+                let Some(received) = received else { return true };
                 let back = received.back;
                 let now = clock::now();
                 self.node.handle_timeout(now);
@@ -276,6 +278,7 @@ impl Daemon {
         }
         self.slow_at = now + SLOW;
         self.link.bind_missing();
+        self.link.count_drops();
         self.node.set_wall_offset(self.stamps.offset_ns());
     }
 }

@@ -23,4 +23,4 @@ pub use keys::{KeyFileError, Keyring};
 pub use node::{Destination, Node};
 pub use refusal::Refusal;
 pub use time::Time;
-pub use wire::{MAX_DATAGRAM, MAX_PATHS, Tag, cluster_tag, node_tag};
+pub use wire::{MAX_DATAGRAM, MAX_PATHS, MIN_DATAGRAM, Tag, cluster_tag, node_tag};

@@ -234,6 +234,8 @@ fn counters(picture: &Picture, view: &View) -> std::collections::BTreeMap<String
         ("send_errors", link.send_errors),
         ("receive_errors", link.receive_errors),
         ("unbound", link.unbound),
+        ("dropped", link.dropped),
+        ("strangers", link.strangers),
         ("events_dropped", picture.events_dropped),
         ("restored", view.restored),
     ]

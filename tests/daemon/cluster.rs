@@ -260,12 +260,19 @@ impl Daemon {
         until_true(&format!("{} hears {name}", self.name), || self.node(name)["alive"] == true);
     }
 
-    /// How often it refused a datagram, by reason; those that never happened are left out.
+    /// How often it refused a datagram, by reason, and how many the kernel dropped, as `dropped`; those that
+    /// never happened are left out.
     pub(crate) fn refusals(&self) -> Vec<(String, u64)> {
         let status = self.status();
         let all = status["refusals"].as_object().unwrap().iter();
+        let dropped = ("dropped".to_owned(), status["link"]["dropped"].as_u64().unwrap());
         let counts = all.map(|(word, count)| (word.clone(), count.as_u64().unwrap()));
-        counts.filter(|(_, count)| *count > 0).collect()
+        counts.chain([dropped]).filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// A counter of its sockets.
+    pub(crate) fn link(&self, word: &str) -> u64 {
+        self.status()["link"][word].as_u64().unwrap()
     }
 
     /// How often it refused a datagram for this reason.
