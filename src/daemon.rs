@@ -15,6 +15,7 @@ use crate::clock::{self, Stamps};
 use crate::config::Config;
 use crate::link::{Link, LinkCounters, Route};
 use crate::net::gate::Permit;
+use crate::realtime::Realtime;
 
 /// How many inputs may wait for the loop.
 const INPUTS: usize = 64;
@@ -69,6 +70,8 @@ pub struct Picture {
     pub unbound: Vec<(std::net::SocketAddr, String)>,
     /// Events that nobody took in time.
     pub events_dropped: u64,
+    /// What this thread got of what `realtime` wants; `None`: it wants nothing.
+    pub realtime: Option<Realtime>,
 }
 
 /// What the rest of the process holds of the loop.
@@ -101,6 +104,7 @@ pub struct Daemon {
     out: Vec<u8>,
     slow_at: Time,
     stamps: Stamps,
+    realtime: Option<Realtime>,
 }
 
 /// What ended the wait.
@@ -133,8 +137,14 @@ impl Daemon {
             out: Vec::with_capacity(1500),
             slow_at: Time::ZERO,
             stamps,
+            realtime: None,
         };
         (daemon, Handle { inputs: input_tx, level, wants_evidence, events, turns })
+    }
+
+    /// What the loop's thread got of what `realtime` wants, for status.
+    pub fn runs_as(&mut self, realtime: Option<Realtime>) {
+        self.realtime = realtime;
     }
 
     /// Runs until every [`Handle::inputs`] is dropped, or the node says that it stopped.
@@ -226,6 +236,7 @@ impl Daemon {
                     link: self.link.counters(),
                     unbound: self.link.unbound(),
                     events_dropped: self.events_dropped,
+                    realtime: self.realtime.clone(),
                 });
             }
             Input::Reconfigure(new) => {

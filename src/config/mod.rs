@@ -171,6 +171,8 @@ pub struct Cluster {
     pub state_dir: PathBuf,
     /// Whom to ask whether this node is cut off.
     pub evidence: EvidenceChoice,
+    /// The protocol's thread is real-time and memory is locked, where allowed.
+    pub realtime: bool,
 }
 
 /// `evidence`.

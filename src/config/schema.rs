@@ -37,8 +37,9 @@ pub(super) static CLUSTER: Table = Table {
         "gate",
         "state_dir",
         "evidence",
+        "realtime",
     ],
-    later: &["dead_man", "realtime", "user"],
+    later: &["dead_man", "user"],
 };
 
 pub(super) static NODE: Table = Table {

@@ -33,6 +33,7 @@ use crate::log;
 use crate::net::Netlink;
 use crate::net::gate::{self, Gate, Permit};
 use crate::priority;
+use crate::realtime::Realtime;
 use crate::setup::Setup;
 use crate::state::StateDir;
 use crate::sync;
@@ -240,6 +241,10 @@ fn start_protocol(
         if let Err(e) = priority::raise_this_thread() {
             info!("heartbeats have no priority over other programs: {e}");
         }
+        let realtime = config.cluster.realtime.then(Realtime::claim);
+        for missing in realtime.iter().flat_map(|r| &r.missing) {
+            warn!("{missing}");
+        }
         runtime.block_on(async {
             let link = Link::open(&config);
             if let Some(address) = link.taken() {
@@ -252,7 +257,8 @@ fn start_protocol(
                 warn!("{address} cannot be bound, which is tried again each second: {why}");
             }
             let node = Node::new(node_config, keys, boot, clock::now());
-            let (daemon, handle) = Daemon::new(node, link, stamps, permit);
+            let (mut daemon, handle) = Daemon::new(node, link, stamps, permit);
+            daemon.runs_as(realtime);
             if handle_tx.send(Ok(handle)).is_ok() {
                 daemon.run().await;
             }

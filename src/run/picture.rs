@@ -62,6 +62,7 @@ pub(super) fn status(
         gate: None,
         no_gate: None,
         evidence: Evidence::default(),
+        realtime: picture.realtime.clone(),
         changes: Changes::default(),
     }
 }

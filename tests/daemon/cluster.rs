@@ -146,9 +146,18 @@ impl Cluster {
 
     /// Starts a node whose files have another name.
     pub(crate) fn start_as(&self, files: &str, name: &'static str, config: &str) -> Daemon {
+        self.launch(&[], files, name, config)
+    }
+
+    /// Starts a node by programs that become it: setpriv, prlimit and such, with their arguments.
+    pub(crate) fn start_under(&self, wrapper: &[&str], name: &'static str, config: &str) -> Daemon {
+        self.launch(wrapper, name, name, config)
+    }
+
+    fn launch(&self, wrapper: &[&str], files: &str, name: &'static str, config: &str) -> Daemon {
         let path = self.path(&format!("{files}.toml"));
         fs::write(&path, config).unwrap();
-        Daemon::start(name, path, self.path(&format!("{files}.log")))
+        Daemon::start(wrapper, name, path, self.path(&format!("{files}.log")))
     }
 
     /// Starts a node and waits until it has a role.
@@ -199,9 +208,11 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    fn start(name: &'static str, config: PathBuf, log: PathBuf) -> Daemon {
+    fn start(wrapper: &[&str], name: &'static str, config: PathBuf, log: PathBuf) -> Daemon {
         let file = File::options().append(true).create(true).open(&log).unwrap();
-        let process = Command::new(env!("CARGO_BIN_EXE_wgha"))
+        let mut argv = wrapper.iter().chain(&[env!("CARGO_BIN_EXE_wgha")]);
+        let process = Command::new(argv.next().unwrap())
+            .args(argv)
             .args(["run", "--node", name, "--config"])
             .arg(&config)
             .env_remove("WGHA_LOG")
@@ -209,7 +220,7 @@ impl Daemon {
             .stdout(Stdio::null())
             .stderr(file)
             .spawn()
-            .unwrap();
+            .unwrap_or_else(|e| panic!("{wrapper:?} (install util-linux): {e}"));
         Daemon { name, config, log, process }
     }
 
@@ -286,6 +297,11 @@ impl Daemon {
         assert!(output.status.success(), "{output:?}");
         let text = String::from_utf8(output.stdout).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// The process that was started.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
     }
 
     /// What it wrote so far, with all that ran before it under this name.

@@ -4,6 +4,7 @@
 //! - `contract`: exit codes, `status --json`, `events --json`, the control socket.
 //! - `keys`: rotation of the cluster key on live daemons.
 //! - `hostile`: datagrams that are flipped, cut, replayed, reflected or invented.
+//! - `realtime`: `[cluster] realtime`, granted and refused.
 //! - `http`: `/master` and its kin, metrics, floods.
 //!
 //! No test asserts how long something takes: each waits, within a bound, until it is so.
@@ -16,3 +17,4 @@ mod http;
 mod keys;
 mod life;
 mod proxy;
+mod realtime;

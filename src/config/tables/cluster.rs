@@ -35,6 +35,7 @@ pub(super) fn cluster(sink: &mut Sink<'_>, root: &DeTable<'_>, instance: &str) -
     let gate = section.text(sink, "gate", "\"auto\" or \"off\"", values::gate);
     let state_dir = section.text(sink, "state_dir", "an absolute path", values::path);
     let evidence = evidence(sink, &section).unwrap_or_default();
+    let realtime = section.boolean(sink, "realtime").is_some_and(|at| at.value);
     Some(Cluster {
         name: name?.value,
         key_file: key_file?.value,
@@ -45,6 +46,7 @@ pub(super) fn cluster(sink: &mut Sink<'_>, root: &DeTable<'_>, instance: &str) -
         gate: gate.is_none_or(|at| at.value),
         state_dir: state_dir.map_or_else(|| places::default_state(instance), |at| at.value),
         evidence,
+        realtime,
     })
 }
 
