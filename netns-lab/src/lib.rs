@@ -16,6 +16,7 @@ mod config;
 mod control;
 mod daemon;
 mod fault;
+mod flood;
 mod holdings;
 mod keys;
 mod lab;
@@ -42,6 +43,7 @@ pub use daemon::Cluster;
 pub use fault::{
     FaultId, Filter, Traffic, flush_nft, remove_address, remove_interface, remove_rules,
 };
+pub use flood::{Flood, Heard, listen};
 pub use holdings::{Address, Holdings, Link, Neighbour, Route, Rule};
 pub use keys::{KeyPair, Keys};
 pub use lab::{Builder, Lab};

@@ -2,6 +2,7 @@
 
 mod demo;
 mod failover;
+mod flood;
 mod idle;
 mod load;
 mod takeover;
@@ -42,6 +43,8 @@ enum Bench {
     Idle(idle::Options),
     /// Keeps every core busy, or the tunnel; fails if a role changes.
     Load(load::Options),
+    /// Garbage, forged headers and replays at a gateway's heartbeat socket; fails if a role changes or memory grows.
+    Flood(flood::Options),
 }
 
 /// How the pair is set up.
@@ -111,6 +114,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Bench(Bench::Failover(options)) => failover::run(&options),
         Command::Bench(Bench::Idle(options)) => idle::run(&options),
         Command::Bench(Bench::Load(options)) => load::run(&options),
+        Command::Bench(Bench::Flood(options)) => flood::run(&options),
         Command::Clean => {
             let cleaned = netns_lab::clean()?;
             println!(
