@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use wgha_proto::{Event, Reason, Role, Term};
 
 use crate::alarm;
@@ -93,6 +93,7 @@ impl Journal {
                 info!("maintenance {}", if *on { "on" } else { "off" });
                 self.kept.maintenance(*on);
             }
+            Event::Copied => error!("this machine was copied, or set back to an earlier state"),
             Event::Stopped => info!("stopped"),
         }
     }

@@ -540,7 +540,7 @@ impl Audit {
             }
             Event::Maintenance(on) => w.hosts[host].disk.maintenance = *on,
             Event::Reassert { .. } => w.stats.add(Situation::Reassert),
-            Event::Peer { .. } | Event::Alarm { .. } | Event::Stopped => {}
+            Event::Peer { .. } | Event::Alarm { .. } | Event::Copied | Event::Stopped => {}
         }
     }
 

@@ -54,6 +54,9 @@ pub enum Event {
     HighestTerm(Term),
     /// Maintenance was switched: keep it on disk.
     Maintenance(bool),
+    /// Someone else counts in my session: this machine was copied, or set back to an earlier state. The node serves
+    /// no more; what helps is a new session, which a new process has.
+    Copied,
     /// [`Command::Stop`](super::Command::Stop) is complete.
     Stopped,
 }
@@ -100,6 +103,8 @@ pub enum Reason {
     Fault(String),
     /// Another live process uses my name.
     DuplicateName,
+    /// Someone else counts in my session: this machine was copied, or set back.
+    Copied,
     /// What kept me from serving is over.
     Recovered,
     /// The process ends.
@@ -126,6 +131,7 @@ impl Reason {
             Reason::Slept(_) => "slept",
             Reason::Fault(_) => "fault",
             Reason::DuplicateName => "duplicate-name",
+            Reason::Copied => "copied",
             Reason::Recovered => "recovered",
             Reason::Stopping => "stopping",
             Reason::Maintenance => "maintenance",
@@ -149,6 +155,7 @@ impl std::fmt::Display for Reason {
             Reason::Slept(gap) => write!(f, "did not run for {} ms", gap.as_millis()),
             Reason::Fault(why) => write!(f, "fault: {why}"),
             Reason::DuplicateName => f.write_str("fault: duplicate name"),
+            Reason::Copied => f.write_str("fault: this machine was copied or set back"),
             Reason::Recovered => f.write_str("able to serve again"),
             Reason::Stopping => f.write_str("stopping"),
             Reason::Maintenance => f.write_str("maintenance"),
