@@ -200,6 +200,16 @@ impl Link {
         Some(Received { bytes: &mut self.buffer[..length], back })
     }
 
+    /// A datagram that is there already, if it may be looked at.
+    pub fn receive_now(&mut self) -> Option<Received<'_>> {
+        let (length, back) = self.take_any()?;
+        if !(self.strangers.knows(back.remote) || self.strangers.admit(clock::now())) {
+            self.counters.strangers += 1;
+            return None;
+        }
+        Some(Received { bytes: &mut self.buffer[..length], back })
+    }
+
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<(usize, Route)>> {
         for _ in 0..STRANGERS_AT_ONCE {
             let (length, back) = ready!(self.poll_any(cx));
@@ -209,6 +219,25 @@ impl Link {
             self.counters.strangers += 1;
         }
         Poll::Ready(None)
+    }
+
+    /// As [`Link::poll_any`], for who does not wait.
+    fn take_any(&mut self) -> Option<(usize, Route)> {
+        let Link { ports, turn, buffer, counters, .. } = self;
+        for step in 0..ports.len() {
+            let index = (*turn + step) % ports.len();
+            let Some(socket) = ports.get(index).and_then(|p| p.socket.as_ref()) else { continue };
+            match socket.try_recv_from(&mut buffer[..]) {
+                Ok((length, remote)) => {
+                    *turn = (index + 1) % ports.len();
+                    counters.received += 1;
+                    return Some((length, Route { port: index, remote }));
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => counters.receive_errors += 1,
+            }
+        }
+        None
     }
 
     /// Asks each socket once, beginning after the one that answered last.
