@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use wgha_proto::{
-    Command, Destination, Event, Evidence, Health, Keyring, Node, NodeConfig, Refused, Report,
-    RoleLevel, Snapshot, Time,
+    Command, Destination, Event, Evidence, Health, Keyring, Node, NodeConfig, Refusal, Refused,
+    Report, RoleLevel, Snapshot, Time,
 };
 
 use crate::clock::{self, Stamps};
@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::guard::Line;
 use crate::link::{Link, LinkCounters, Route};
 use crate::net::gate::Permit;
+use crate::realtime::Realtime;
 use crate::state::Applied;
 
 mod testament;
@@ -30,6 +31,10 @@ const EVENTS: usize = 1024;
 
 /// Datagrams that are read at once when the loop comes too late, and how long for all of them.
 const CATCH_UP: (usize, Duration) = (256, Duration::from_millis(2));
+
+/// Refused datagrams that are read one after the other before the loop turns. What is refused changes nothing, so
+/// under a flood most of a turn would be for nothing; but other sockets, operators and time must have theirs.
+const REFUSED_AT_ONCE: usize = 16;
 
 /// Addresses that could not be bound are tried again this often; the wall clock is read as often.
 const SLOW: Duration = Duration::from_secs(1);
@@ -79,6 +84,8 @@ pub struct Picture {
     pub unbound: Vec<(std::net::SocketAddr, String)>,
     /// Events that nobody took in time.
     pub events_dropped: u64,
+    /// What this thread got of what `realtime` wants; `None`: it wants nothing.
+    pub realtime: Option<Realtime>,
 }
 
 /// What the rest of the process holds of the loop.
@@ -115,13 +122,15 @@ pub struct Daemon {
     stamps: Stamps,
     line: Arc<Line>,
     testament: Testament,
+    realtime: Option<Realtime>,
 }
 
 /// What ended the wait.
 enum Woken {
     Time,
     Input(Option<Input>),
-    Datagram(Route),
+    /// And whether it was refused without an answer.
+    Datagram(Route, bool),
 }
 
 impl Daemon {
@@ -159,8 +168,14 @@ impl Daemon {
             out: Vec::with_capacity(1500),
             slow_at: Time::ZERO,
             stamps,
+            realtime: None,
         };
         (daemon, Handle { inputs: input_tx, level, wants_evidence, events, turns, unheard })
+    }
+
+    /// What the loop's thread got of what `realtime` wants, for status.
+    pub fn runs_as(&mut self, realtime: Option<Realtime>) {
+        self.realtime = realtime;
     }
 
     /// Runs until every [`Handle::inputs`] is dropped, or the node says that it stopped.
@@ -199,6 +214,7 @@ impl Daemon {
         for _ in 0..CATCH_UP.0 {
             let received = tokio::time::timeout_at(deadline, self.link.receive()).await;
             let Ok(received) = received else { return };
+            let Some(received) = received else { continue };
             // A refusal is counted by the node.
             let _ = self.node.handle_datagram(clock::now(), received.bytes);
         }
@@ -211,12 +227,12 @@ impl Daemon {
             biased;
             input = self.inputs.recv() => Woken::Input(input),
             received = self.link.receive() => {
+                let Some(received) = received else { return true };
                 let back = received.back;
                 let now = clock::now();
                 self.node.handle_timeout(now);
-                // A refusal is counted by the node.
-                let _ = self.node.handle_datagram(now, received.bytes);
-                Woken::Datagram(back)
+                let result = self.node.handle_datagram(now, received.bytes);
+                Woken::Datagram(back, is_idle(result))
             }
             () = tokio::time::sleep(until.since(now)) => Woken::Time,
         };
@@ -230,9 +246,25 @@ impl Daemon {
                 true
             }
             // The rest of the socket comes first then.
-            Woken::Datagram(_) if self.lapsed(clock::now()) => true,
-            Woken::Datagram(back) => !self.drain(clock::now(), Some(back)),
+            Woken::Datagram(..) if self.lapsed(clock::now()) => true,
+            Woken::Datagram(back, refused) => {
+                let back = if refused { self.skip_refused() } else { Some(back) };
+                let turn = back.is_none() || self.lapsed(clock::now());
+                turn || !self.drain(clock::now(), back)
+            }
         }
+    }
+
+    /// Reads on after a refused datagram, until one changes something: its way back.
+    fn skip_refused(&mut self) -> Option<Route> {
+        for _ in 0..REFUSED_AT_ONCE {
+            let received = self.link.receive_now()?;
+            let back = received.back;
+            if !is_idle(self.node.handle_datagram(clock::now(), received.bytes)) {
+                return Some(back);
+            }
+        }
+        None
     }
 
     /// Still master, but the permission to act has run out.
@@ -256,6 +288,7 @@ impl Daemon {
                     link: self.link.counters(),
                     unbound: self.link.unbound(),
                     events_dropped: self.events_dropped,
+                    realtime: self.realtime.clone(),
                 });
             }
             Input::Reconfigure(new) => {
@@ -311,6 +344,12 @@ impl Daemon {
         self.slow_at = now + SLOW;
         self.testament.say();
         self.link.bind_missing();
+        self.link.count_drops();
         self.node.set_wall_offset(self.stamps.offset_ns());
     }
+}
+
+/// Whether a datagram left nothing to do. A session that is not known may get an answer.
+fn is_idle(result: Result<(), Refusal>) -> bool {
+    result.is_err_and(|refusal| refusal != Refusal::UnknownSession)
 }

@@ -22,6 +22,7 @@ pub mod log;
 pub mod net;
 pub mod priority;
 pub mod process;
+pub mod realtime;
 pub mod release;
 pub mod run;
 pub mod setup;

@@ -3,13 +3,21 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::ReadBuf;
 use tokio::net::UdpSocket;
+use wgha_proto::{Tag, cluster_tag};
 
+use crate::clock;
 use crate::config::Config;
+use crate::net::raw::socket_drops;
+
+mod filter;
+mod strangers;
+
+use strangers::Strangers;
 
 /// More than the largest heartbeat (1200 bytes), so that an over-long one is seen to be over-long.
 const RECEIVE_BYTES: usize = 1500;
@@ -20,6 +28,9 @@ const SOCKET_BUFFER_BYTES: usize = 256 * 1024;
 /// DSCP CS6, network control (RFC 4594 §3.1): heartbeats go before the tunnel's own traffic.
 const TRAFFIC_CLASS: u32 = 0xc0;
 
+/// Strangers' datagrams that are thrown away before the loop turns: it has heartbeats to send.
+const STRANGERS_AT_ONCE: usize = 64;
+
 /// One of my addresses and its socket, if it could be bound.
 #[derive(Debug)]
 struct Port {
@@ -27,6 +38,14 @@ struct Port {
     socket: Option<UdpSocket>,
     /// Why there is no socket.
     error: Option<io::Error>,
+    /// What the kernel said last of how many it dropped.
+    drops: u32,
+}
+
+impl Port {
+    fn new(bind: SocketAddr) -> Port {
+        Port { bind, socket: None, error: None, drops: 0 }
+    }
 }
 
 /// Where a path leads: from one of my sockets to one of the peer's addresses.
@@ -50,6 +69,10 @@ pub struct LinkCounters {
     pub receive_errors: u64,
     /// Sends without a socket, because the address could not be bound.
     pub unbound: u64,
+    /// Datagrams that the kernel dropped: not of this cluster, by the filter, or come while the socket was full.
+    pub dropped: u64,
+    /// Datagrams from addresses that the config does not name, beyond the rate that all of those share.
+    pub strangers: u64,
 }
 
 /// The sockets of a node and the paths to its peers.
@@ -59,6 +82,8 @@ pub struct Link {
     routes: Vec<Vec<Route>>,
     /// The socket that is asked first: they take turns, so that a flood on one starves no other.
     turn: usize,
+    cluster: Tag,
+    strangers: Strangers,
     buffer: Box<[u8; RECEIVE_BYTES]>,
     counters: LinkCounters,
 }
@@ -78,11 +103,13 @@ impl Link {
     #[must_use]
     pub fn open(config: &Config) -> Link {
         let mine = &config.nodes[config.me].addresses;
-        let ports = mine.iter().map(|a| Port { bind: a.bind, socket: None, error: None }).collect();
+        let ports = mine.iter().map(|a| Port::new(a.bind)).collect();
         let mut link = Link {
             ports,
             routes: routes(config),
             turn: 0,
+            cluster: cluster_tag(&config.cluster.name),
+            strangers: Strangers::new(config),
             buffer: Box::new([0; RECEIVE_BYTES]),
             counters: LinkCounters::default(),
         };
@@ -90,14 +117,17 @@ impl Link {
         link
     }
 
-    /// Takes up a new config; sockets whose address stays are kept.
+    /// Takes up a new config; sockets whose address stays are kept, with their filter (the cluster's name
+    /// cannot change).
     pub fn reconfigure(&mut self, config: &Config) {
+        self.count_drops();
         let mut old = std::mem::take(&mut self.ports);
         for address in &config.nodes[config.me].addresses {
             let kept = old.iter().position(|p| p.bind == address.bind).map(|i| old.swap_remove(i));
-            self.ports.push(kept.unwrap_or(Port { bind: address.bind, socket: None, error: None }));
+            self.ports.push(kept.unwrap_or_else(|| Port::new(address.bind)));
         }
         self.routes = routes(config);
+        self.strangers = Strangers::new(config);
         self.turn = 0;
         self.bind_missing();
     }
@@ -105,8 +135,8 @@ impl Link {
     /// Tries to bind what is not bound. True if nothing is missing.
     pub fn bind_missing(&mut self) -> bool {
         for port in self.ports.iter_mut().filter(|p| p.socket.is_none()) {
-            match bind(port.bind).and_then(UdpSocket::from_std) {
-                Ok(socket) => (port.socket, port.error) = (Some(socket), None),
+            match bind(port.bind, Some(self.cluster)).and_then(UdpSocket::from_std) {
+                Ok(socket) => (port.socket, port.error, port.drops) = (Some(socket), None, 0),
                 Err(error) => port.error = Some(error),
             }
         }
@@ -128,8 +158,21 @@ impl Link {
 
     /// What was sent, received and lost.
     #[must_use]
-    pub fn counters(&self) -> LinkCounters {
+    pub fn counters(&mut self) -> LinkCounters {
+        self.count_drops();
         self.counters
+    }
+
+    /// Adds what the kernel dropped since the last time. Its count is short: at a flood's rate it is to be
+    /// asked once an hour at least.
+    pub fn count_drops(&mut self) {
+        for port in &mut self.ports {
+            let Some(drops) = port.socket.as_ref().and_then(|s| socket_drops(s).ok()) else {
+                continue;
+            };
+            self.counters.dropped += u64::from(drops.wrapping_sub(port.drops));
+            port.drops = drops;
+        }
     }
 
     /// The route of a path, if the config has it.
@@ -156,41 +199,76 @@ impl Link {
         }
     }
 
-    /// Waits for a datagram on any socket. Without a socket it waits for ever.
-    pub async fn receive(&mut self) -> Received<'_> {
-        let Link { ports, turn, buffer, counters, .. } = self;
-        let (length, port, remote) =
-            poll_fn(|cx| poll_receive(ports, turn, &mut buffer[..], counters, cx)).await;
-        Received { bytes: &mut buffer[..length], back: Route { port, remote } }
+    /// Waits for a datagram on any socket; without a socket for ever. `None`: there were only strangers,
+    /// and there may be more.
+    pub async fn receive(&mut self) -> Option<Received<'_>> {
+        let (length, back) = poll_fn(|cx| self.poll_receive(cx)).await?;
+        Some(Received { bytes: &mut self.buffer[..length], back })
     }
-}
 
-/// Asks each socket once, beginning after the one that answered last.
-fn poll_receive(
-    ports: &[Port],
-    turn: &mut usize,
-    buffer: &mut [u8],
-    counters: &mut LinkCounters,
-    cx: &mut Context<'_>,
-) -> Poll<(usize, usize, SocketAddr)> {
-    for step in 0..ports.len() {
-        let index = (*turn + step) % ports.len();
-        let Some(socket) = ports.get(index).and_then(|p| p.socket.as_ref()) else { continue };
-        let mut space = ReadBuf::new(buffer);
-        loop {
-            match socket.poll_recv_from(cx, &mut space) {
-                Poll::Ready(Ok(remote)) => {
+    /// A datagram that is there already, if it may be looked at.
+    pub fn receive_now(&mut self) -> Option<Received<'_>> {
+        let (length, back) = self.take_any()?;
+        if !(self.strangers.knows(back.remote) || self.strangers.admit(clock::now())) {
+            self.counters.strangers += 1;
+            return None;
+        }
+        Some(Received { bytes: &mut self.buffer[..length], back })
+    }
+
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<(usize, Route)>> {
+        for _ in 0..STRANGERS_AT_ONCE {
+            let (length, back) = ready!(self.poll_any(cx));
+            if self.strangers.knows(back.remote) || self.strangers.admit(clock::now()) {
+                return Poll::Ready(Some((length, back)));
+            }
+            self.counters.strangers += 1;
+        }
+        Poll::Ready(None)
+    }
+
+    /// As [`Link::poll_any`], for who does not wait.
+    fn take_any(&mut self) -> Option<(usize, Route)> {
+        let Link { ports, turn, buffer, counters, .. } = self;
+        for step in 0..ports.len() {
+            let index = (*turn + step) % ports.len();
+            let Some(socket) = ports.get(index).and_then(|p| p.socket.as_ref()) else { continue };
+            match socket.try_recv_from(&mut buffer[..]) {
+                Ok((length, remote)) => {
                     *turn = (index + 1) % ports.len();
                     counters.received += 1;
-                    return Poll::Ready((space.filled().len(), index, remote));
+                    return Some((length, Route { port: index, remote }));
                 }
-                // An ICMP error of an earlier send; it is taken off the queue by being read.
-                Poll::Ready(Err(_)) => counters.receive_errors += 1,
-                Poll::Pending => break,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => counters.receive_errors += 1,
             }
         }
+        None
     }
-    Poll::Pending
+
+    /// Asks each socket once, beginning after the one that answered last.
+    fn poll_any(&mut self, cx: &mut Context<'_>) -> Poll<(usize, Route)> {
+        let Link { ports, turn, buffer, counters, .. } = self;
+        for step in 0..ports.len() {
+            let index = (*turn + step) % ports.len();
+            let Some(socket) = ports.get(index).and_then(|p| p.socket.as_ref()) else { continue };
+            let mut space = ReadBuf::new(&mut buffer[..]);
+            loop {
+                match socket.poll_recv_from(cx, &mut space) {
+                    Poll::Ready(Ok(remote)) => {
+                        *turn = (index + 1) % ports.len();
+                        counters.received += 1;
+                        let back = Route { port: index, remote };
+                        return Poll::Ready((space.filled().len(), back));
+                    }
+                    // An ICMP error of an earlier send; it is taken off the queue by being read.
+                    Poll::Ready(Err(_)) => counters.receive_errors += 1,
+                    Poll::Pending => break,
+                }
+            }
+        }
+        Poll::Pending
+    }
 }
 
 /// Path k goes from my k-th address to the peer's k-th; who has fewer uses the last one again.
@@ -220,11 +298,12 @@ pub fn peers(config: &Config) -> impl Iterator<Item = &crate::config::Node> {
     config.nodes.iter().enumerate().filter(|(i, _)| *i != config.me).map(|(_, node)| node)
 }
 
-/// A socket for heartbeats on one of this machine's addresses, which does not block.
+/// A socket for heartbeats on one of this machine's addresses, which does not block. With `cluster` the kernel drops what is
+/// no heartbeat of that cluster.
 ///
 /// # Errors
 /// The machine does not have the address, or another socket has it.
-pub fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+pub fn bind(address: SocketAddr, cluster: Option<Tag>) -> io::Result<std::net::UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
     socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
@@ -234,6 +313,10 @@ pub fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
             socket.set_only_v6(true)?;
             socket.set_tclass_v6(TRAFFIC_CLASS)?;
         }
+    }
+    // Before it is bound, so that nothing comes in unfiltered.
+    if let Some(cluster) = cluster {
+        filter::attach(&socket, cluster)?;
     }
     socket.bind(&address.into())?;
     Ok(socket.into())

@@ -12,6 +12,7 @@ use wgha_proto::PeerSnapshot;
 
 use crate::alarm;
 use crate::events::Event;
+use crate::realtime::Realtime;
 
 pub use table::table;
 
@@ -84,6 +85,9 @@ pub struct Status {
     /// Extension: whether something outside the cluster answers this node.
     #[serde(default)]
     pub evidence: Evidence,
+    /// Extension: what there is of `realtime`; `None`: the config does not want it.
+    #[serde(default)]
+    pub realtime: Option<Realtime>,
     /// Extension: what became of the role.
     #[serde(default)]
     pub changes: Changes,

@@ -19,7 +19,7 @@ use crate::topology::{self, WG_PORT};
 
 /// A frame of WireGuard, or one that says who has a floating IP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Heard {
+pub struct MasterFrame {
     /// When the switch got it: CLOCK_REALTIME, nanoseconds.
     pub at: u64,
     /// Which gateway sent it, from 0.
@@ -29,7 +29,7 @@ pub struct Heard {
 /// Listens until it is stopped.
 pub struct Capture {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<Result<Vec<Heard>>>,
+    thread: JoinHandle<Result<Vec<MasterFrame>>>,
 }
 
 impl Capture {
@@ -53,7 +53,7 @@ impl Capture {
     ///
     /// # Errors
     /// When a frame came without its time.
-    pub fn stop(self) -> Result<Vec<Heard>> {
+    pub fn stop(self) -> Result<Vec<MasterFrame>> {
         self.stop.store(true, Ordering::Relaxed);
         let heard = self.thread.join().map_err(|_| anyhow::anyhow!("the listener panicked"))?;
         let mut heard = heard?;
@@ -77,7 +77,7 @@ fn open() -> Result<OwnedFd> {
     Ok(socket)
 }
 
-fn listen(socket: &OwnedFd, macs: &[[u8; 6]], stop: &AtomicBool) -> Result<Vec<Heard>> {
+fn listen(socket: &OwnedFd, macs: &[[u8; 6]], stop: &AtomicBool) -> Result<Vec<MasterFrame>> {
     let mut heard = Vec::new();
     let mut space = nix::cmsg_space!(TimeSpec);
     let mut frame = [0; 128];
@@ -99,7 +99,7 @@ fn listen(socket: &OwnedFd, macs: &[[u8; 6]], stop: &AtomicBool) -> Result<Vec<H
             continue;
         };
         if is_masters(frame) {
-            heard.push(Heard { at: stamp.context("a frame without its time")?, gateway });
+            heard.push(MasterFrame { at: stamp.context("a frame without its time")?, gateway });
         }
     }
     Ok(heard)

@@ -17,6 +17,7 @@ mod config;
 mod control;
 mod daemon;
 mod fault;
+mod flood;
 mod holdings;
 mod keys;
 mod lab;
@@ -36,7 +37,7 @@ pub mod topology;
 mod uapi;
 mod wgconf;
 
-pub use capture::{Capture, Heard};
+pub use capture::{Capture, MasterFrame};
 pub use clean::{Cleaned, clean, processes_of};
 pub use client::{WgKind, WgPeer};
 pub use config::{CONFIG_PATH, ClusterOptions, etc};
@@ -44,6 +45,7 @@ pub use daemon::Cluster;
 pub use fault::{
     FaultId, Filter, Traffic, flush_nft, remove_address, remove_interface, remove_rules,
 };
+pub use flood::{Flood, Heard, listen};
 pub use holdings::{Address, Holdings, Link, Neighbour, Route, Rule};
 pub use keys::{KeyPair, Keys};
 pub use lab::{Builder, Lab};

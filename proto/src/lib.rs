@@ -26,4 +26,4 @@ pub use lease::{LEAST_REACTION, LONGEST_LEASE};
 pub use node::{Destination, Node};
 pub use refusal::Refusal;
 pub use time::Time;
-pub use wire::{MAX_DATAGRAM, MAX_PATHS, Tag, cluster_tag, node_tag};
+pub use wire::{MAX_DATAGRAM, MAX_PATHS, MIN_DATAGRAM, Tag, cluster_tag, node_tag};

@@ -128,6 +128,8 @@ pub struct Node {
     maintenance: bool,
     failure: Failure,
     duplicate: Duplicate,
+    /// Someone else counts in my session, as an authentic echo showed. For good: the next session is another process's.
+    copied: bool,
     stopping: Option<Stopping>,
 
     outgoing: Option<Outgoing>,
@@ -157,12 +159,16 @@ impl Node {
     /// Takes a datagram, opening it in place. Where it came from does not matter.
     ///
     /// # Errors
-    /// Why it was refused; it changed nothing then, except that an unknown session may get an answer.
+    /// Why it was refused; it changed nothing then, except that an unknown session may get an answer, and that an
+    /// echo of what was never sent shows that this session is not mine alone ([`Event::Copied`]).
     pub fn handle_datagram(&mut self, now: Time, bytes: &mut [u8]) -> Result<(), Refusal> {
         self.begin(now);
         let result = self.receive(bytes);
         if let Err(refusal) = result {
             self.refusals.add(refusal);
+            if refusal == Refusal::NeverSent {
+                self.note_copied();
+            }
         }
         self.finish();
         result

@@ -22,6 +22,8 @@ pub(crate) const HEADER_LEN: usize = 68;
 pub(crate) const NONCE_AT: usize = 56;
 /// Length of the ChaCha20-Poly1305 tag behind the body.
 pub(crate) const TAG_LEN: usize = 16;
+/// No datagram is shorter: a header and an empty sealed body.
+pub const MIN_DATAGRAM: usize = HEADER_LEN + TAG_LEN;
 /// No datagram is longer: it fits every path without fragments.
 pub const MAX_DATAGRAM: usize = 1200;
 /// More paths than this between two nodes are not counted.

@@ -187,6 +187,8 @@ pub struct Cluster {
     pub evidence: EvidenceChoice,
     /// The kernel removes floating IPs by itself unless they are renewed.
     pub dead_man: bool,
+    /// The protocol's thread is real-time and memory is locked, where allowed.
+    pub realtime: bool,
 }
 
 /// `evidence`.

@@ -38,8 +38,9 @@ pub(super) static CLUSTER: Table = Table {
         "state_dir",
         "evidence",
         "dead_man",
+        "realtime",
     ],
-    later: &["realtime", "user"],
+    later: &["user"],
 };
 
 pub(super) static NODE: Table = Table {

@@ -133,6 +133,7 @@ fn a_whole_file() {
             state_dir: "/var/lib/wgha/wgha".into(),
             evidence: EvidenceChoice::Auto,
             dead_man: true,
+            realtime: false,
         }
     );
     let gw2 = &config.nodes[1];
@@ -194,7 +195,7 @@ fn every_key_can_be_given() {
         "misses = 3",
         "misses = 3\npreempt = true\npreempt_delay = \"5s\"\nquorum = \"none\"\n\
          handover_timeout = \"2s\"\ngate = \"off\"\nstate_dir = \"/srv/wgha\"\n\
-         evidence = [\"10.0.1.1\", \"fe80::1\"]\ndead_man = \"off\"",
+         evidence = [\"10.0.1.1\", \"fe80::1\"]\ndead_man = \"off\"\nrealtime = true",
     )
     .replace("wg0.conf\"", "wg0.conf\"\nbackend = \"embedded\"\nsource = []\nguard = false")
     .replace("\"edge\"]", "\"edge\"]\ntimeout = \"3s\"\n[control]\nsocket = \"/run/x.sock\"");
@@ -206,6 +207,7 @@ fn every_key_can_be_given() {
     let named = ["10.0.1.1", "fe80::1"].map(|ip| ip.parse().unwrap()).to_vec();
     assert_eq!(config.cluster.evidence, EvidenceChoice::Addresses(named));
     assert!(!config.cluster.dead_man);
+    assert!(config.cluster.realtime);
     assert_eq!(config.wireguard[0].backend, BackendChoice::Embedded);
     assert!(config.wireguard[0].source.is_empty());
     assert!(!config.wireguard[0].guard);

@@ -124,7 +124,7 @@ fn show(letters: &[Letter], pauses: &[Duration]) -> usize {
 /// From the worker's own address and port, which firewalls and NATs know; else from another port.
 fn socket(from: SocketAddr) -> Option<UdpSocket> {
     let other = SocketAddr::new(from.ip(), 0);
-    let bound = link::bind(from).or_else(|_| link::bind(other));
+    let bound = link::bind(from, None).or_else(|_| link::bind(other, None));
     bound.map_err(|e| warn!("no obituary from {from}: {e}")).ok()
 }
 

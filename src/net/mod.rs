@@ -11,7 +11,7 @@ pub mod gate;
 pub mod netlink;
 mod nft;
 pub mod probe;
-mod raw;
+pub(crate) mod raw;
 pub mod source;
 mod types;
 pub mod watch;

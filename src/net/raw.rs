@@ -1,5 +1,5 @@
-//! Three things about raw sockets that nix and tokio have no safe form of: addresses of packet
-//! sockets, filters, and waiting.
+//! Four things about sockets that nix and tokio have no safe form of: addresses of packet sockets,
+//! filters, what the kernel dropped, and waiting.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -12,15 +12,15 @@ use tokio::io::unix::AsyncFd;
 
 /// One instruction of a filter: classic BPF, as in linux/filter.h.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Instruction {
+pub(crate) struct Instruction {
     /// What it does.
-    pub(super) code: u16,
+    pub(crate) code: u16,
     /// How many instructions to skip if a comparison holds.
-    pub(super) jump_true: u8,
+    pub(crate) jump_true: u8,
     /// How many to skip if not.
-    pub(super) jump_false: u8,
+    pub(crate) jump_false: u8,
     /// Its operand.
-    pub(super) operand: u32,
+    pub(crate) operand: u32,
 }
 
 /// Where a packet socket sends to: a hardware address on an interface. `None` for an index that is
@@ -49,7 +49,7 @@ pub(super) fn link_address(index: u32, ethertype: u16, mac: [u8; 6]) -> Option<L
 /// # Errors
 /// The kernel refuses the program.
 #[allow(unsafe_code)]
-pub(super) fn attach_filter(socket: &impl AsFd, program: &[Instruction]) -> io::Result<()> {
+pub(crate) fn attach_filter(socket: &impl AsFd, program: &[Instruction]) -> io::Result<()> {
     let mut filter: Vec<libc::sock_filter> = program
         .iter()
         .map(|i| libc::sock_filter {
@@ -77,6 +77,32 @@ pub(super) fn attach_filter(socket: &impl AsFd, program: &[Instruction]) -> io::
         )
     };
     Errno::result(result).map(|_| ()).map_err(io::Error::from)
+}
+
+/// How many packets the kernel dropped that were for this socket: taken by its filter, or come while it
+/// was full. Counts round and round.
+///
+/// # Errors
+/// A kernel before 4.12.
+#[allow(unsafe_code)]
+pub(crate) fn socket_drops(socket: &impl AsFd) -> io::Result<u32> {
+    /// `SK_MEMINFO_DROPS` and `SK_MEMINFO_VARS` of linux/sock_diag.h.
+    const DROPS: usize = 8;
+    let mut values = [0_u32; DROPS + 1];
+    let invalid = |_| io::Error::from(io::ErrorKind::InvalidInput);
+    let mut length = libc::socklen_t::try_from(size_of_val(&values)).map_err(invalid)?;
+    // SAFETY: the kernel writes at most `length` bytes, which is what `values` has, all of them plain numbers.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            values.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    Errno::result(result)?;
+    Ok(values[DROPS])
 }
 
 /// A socket that can be waited for until something can be read, inside a tokio runtime.

@@ -144,7 +144,14 @@ impl App {
         loop {
             tokio::select! {
                 event = self.events.recv() => match event {
-                    Some(event) => self.note(event),
+                    Some(event) => {
+                        let copied = event == Event::Copied;
+                        self.note(event);
+                        if copied {
+                            // The next process has a session of its own, and listens before it acts.
+                            break self.fail("this session is not this process's alone").await;
+                        }
+                    }
                     None => break self.fail("the protocol's thread died").await,
                 },
                 notice = self.gateway.notices.recv(), if self.gateway.thread.is_some() => {

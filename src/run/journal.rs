@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use wgha_proto::{Event, Reason, Role, Term};
 
 use crate::alarm;
@@ -110,6 +110,7 @@ impl Journal {
             }
             Event::Withdrew(term) => info!("no majority for term {term}"),
             Event::Votes(votes) => self.kept.votes(votes.clone()),
+            Event::Copied => error!("this machine was copied, or set back to an earlier state"),
             Event::Stopped => info!("stopped"),
         }
     }

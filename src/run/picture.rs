@@ -62,6 +62,7 @@ pub(super) fn status(
         gate: None,
         no_gate: None,
         evidence: Evidence::default(),
+        realtime: picture.realtime.clone(),
         changes: Changes::default(),
     }
 }
@@ -258,6 +259,8 @@ fn counters(picture: &Picture, view: &View) -> std::collections::BTreeMap<String
         ("send_errors", link.send_errors),
         ("receive_errors", link.receive_errors),
         ("unbound", link.unbound),
+        ("dropped", link.dropped),
+        ("strangers", link.strangers),
         ("events_dropped", picture.events_dropped),
         ("restored", view.restored),
     ]

@@ -20,6 +20,7 @@ use crate::guard::Line;
 use crate::link::Link;
 use crate::net::gate::{self, Gate, Permit};
 use crate::priority;
+use crate::realtime::Realtime;
 use crate::setup::Setup;
 use crate::state::StateDir;
 use crate::sync;
@@ -71,6 +72,10 @@ pub(super) fn start_protocol(
         if let Err(e) = priority::raise_this_thread() {
             info!("heartbeats have no priority over other programs: {e}");
         }
+        let realtime = config.cluster.realtime.then(Realtime::claim);
+        for missing in realtime.iter().flat_map(|r| &r.missing) {
+            warn!("{missing}");
+        }
         runtime.block_on(async {
             let link = Link::open(&config);
             if let Some(address) = link.taken() {
@@ -83,7 +88,9 @@ pub(super) fn start_protocol(
                 warn!("{address} cannot be bound, which is tried again each second: {why}");
             }
             let node = Node::new(node_config, keys, boot, clock::now());
-            let (daemon, handle) = Daemon::new(&config, puts_up, node, link, stamps, permit, line);
+            let (mut daemon, handle) =
+                Daemon::new(&config, puts_up, node, link, stamps, permit, line);
+            daemon.runs_as(realtime);
             if handle_tx.send(Ok(handle)).is_ok() {
                 daemon.run().await;
             }

@@ -43,6 +43,10 @@ fn head(page: &mut Page, s: &Status, now: SystemTime) {
     page.line(&format!("  exclusive  {}", s.exclusive));
     let why = s.no_gate.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
     page.line(&format!("  fencing    {}{why}", s.fencing));
+    if let Some(realtime) = &s.realtime {
+        let all = if realtime.missing.is_empty() { "on" } else { &realtime.missing.join("; ") };
+        page.line(&format!("  realtime   {all}"));
+    }
     if let Some(ms) = s.lease.expires_ms {
         let held = if s.lease.held { "held" } else { "not held" };
         page.line(&format!("  lease      {held}, {ms} ms left"));

@@ -147,9 +147,18 @@ impl Cluster {
 
     /// Starts a node whose files have another name.
     pub(crate) fn start_as(&self, files: &str, name: &'static str, config: &str) -> Daemon {
+        self.launch(&[], files, name, config)
+    }
+
+    /// Starts a node by programs that become it: setpriv, prlimit and such, with their arguments.
+    pub(crate) fn start_under(&self, wrapper: &[&str], name: &'static str, config: &str) -> Daemon {
+        self.launch(wrapper, name, name, config)
+    }
+
+    fn launch(&self, wrapper: &[&str], files: &str, name: &'static str, config: &str) -> Daemon {
         let path = self.path(&format!("{files}.toml"));
         fs::write(&path, config).unwrap();
-        Daemon::start(name, path, self.path(&format!("{files}.log")))
+        Daemon::start(wrapper, name, path, self.path(&format!("{files}.log")))
     }
 
     /// Starts a node and waits until it has a role.
@@ -200,9 +209,11 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    fn start(name: &'static str, config: PathBuf, log: PathBuf) -> Daemon {
+    fn start(wrapper: &[&str], name: &'static str, config: PathBuf, log: PathBuf) -> Daemon {
         let file = File::options().append(true).create(true).open(&log).unwrap();
-        let process = Command::new(env!("CARGO_BIN_EXE_wgha"))
+        let mut argv = wrapper.iter().chain(&[env!("CARGO_BIN_EXE_wgha")]);
+        let process = Command::new(argv.next().unwrap())
+            .args(argv)
             .args(["run", "--node", name, "--config"])
             .arg(&config)
             .env_remove("WGHA_LOG")
@@ -212,7 +223,7 @@ impl Daemon {
             // Worker and guard, to be killed or stopped together.
             .process_group(0)
             .spawn()
-            .unwrap();
+            .unwrap_or_else(|e| panic!("{wrapper:?} (install util-linux): {e}"));
         Daemon { name, config, log, process }
     }
 
@@ -263,12 +274,19 @@ impl Daemon {
         until_true(&format!("{} hears {name}", self.name), || self.node(name)["alive"] == true);
     }
 
-    /// How often it refused a datagram, by reason; those that never happened are left out.
+    /// How often it refused a datagram, by reason, and how many the kernel dropped, as `dropped`; those that
+    /// never happened are left out.
     pub(crate) fn refusals(&self) -> Vec<(String, u64)> {
         let status = self.status();
         let all = status["refusals"].as_object().unwrap().iter();
+        let dropped = ("dropped".to_owned(), status["link"]["dropped"].as_u64().unwrap());
         let counts = all.map(|(word, count)| (word.clone(), count.as_u64().unwrap()));
-        counts.filter(|(_, count)| *count > 0).collect()
+        counts.chain([dropped]).filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// A counter of its sockets.
+    pub(crate) fn link(&self, word: &str) -> u64 {
+        self.status()["link"][word].as_u64().unwrap()
     }
 
     /// How often it refused a datagram for this reason.

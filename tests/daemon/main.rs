@@ -5,6 +5,7 @@
 //! - `keys`: rotation of the cluster key on live daemons.
 //! - `voters`: a voter that is lost for good.
 //! - `hostile`: datagrams that are flipped, cut, replayed, reflected or invented.
+//! - `realtime`: `[cluster] realtime`, granted and refused.
 //! - `http`: `/master` and its kin, metrics, floods.
 //!
 //! No test asserts how long something takes: each waits, within a bound, until it is so.
@@ -17,4 +18,5 @@ mod http;
 mod keys;
 mod life;
 mod proxy;
+mod realtime;
 mod voters;

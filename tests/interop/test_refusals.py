@@ -51,7 +51,18 @@ class Refusals(test_pair.Pair):
             session, number, age = body["echo"]
             body["echo"] = (session, number + 1_000_000, age)
 
-        self.refused("never-sent", ahead)
+        with self.peer.lock:
+            self.gw1.number += 1
+            self.gw1.counter += 1
+            body = self.peer.body(self.gw1, time.monotonic())
+            ahead(body)
+            head, keys = self.peer.head(self.gw1)
+            self.peer.socket.sendto(wire.seal(keys, head, wire.encode(body)), self.gw1.address)
+        # It was copied or set back: only a new process has a new session.
+        self.assertEqual(self.gateway.process.wait(timeout=60), 1)
+        with open(self.rig.path("gw1.log"), encoding="utf-8") as file:
+            log = file.read()
+        self.assertIn("master -> fault, term 1: fault: this machine was copied or set back", log)
 
     def test_unknown_session(self):
         """An authentic message of a session that is not the established one."""

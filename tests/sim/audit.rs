@@ -590,7 +590,7 @@ impl Audit {
             }
             Event::Reassert { .. } => w.stats.add(Situation::Reassert),
             Event::Withdrew(_) => w.stats.add(Situation::SplitVote),
-            Event::Peer { .. } | Event::Alarm { .. } | Event::Stopped => {}
+            Event::Peer { .. } | Event::Alarm { .. } | Event::Copied | Event::Stopped => {}
         }
     }
 

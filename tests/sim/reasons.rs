@@ -89,6 +89,7 @@ fn took_over(w: &mut World, x: usize, from: Role, term: Term, reason: &Reason) -
         | Reason::Slept(_)
         | Reason::Fault(_)
         | Reason::DuplicateName
+        | Reason::Copied
         | Reason::Recovered
         | Reason::Stopping
         | Reason::Maintenance => (Rule::Unjustified, Err("no reason to take over".to_owned())),
@@ -238,6 +239,7 @@ pub(crate) fn rests(w: &mut World, x: usize, from: Role, to: Role, reason: &Reas
             w.stats.add(Situation::DuplicateName);
             ok(x >= w.o.members() || usurped(w, x), "the established one gives way")
         }
+        Reason::Copied => Err("no machine is copied here".to_owned()),
         Reason::Recovered => {
             w.stats.add(Situation::Recovered);
             ok(from == Role::Fault && to == Role::Backup, "not from fault")

@@ -59,6 +59,9 @@ pub enum Event {
     Withdrew(Term),
     /// A vote was given to another session or term, or other voters came into force: keep it on disk.
     Votes(VoteRecord),
+    /// Someone else counts in my session: this machine was copied, or set back to an earlier state. The node serves
+    /// no more; what helps is a new session, which a new process has.
+    Copied,
     /// [`Command::Stop`](super::Command::Stop) is complete.
     Stopped,
 }
@@ -105,6 +108,8 @@ pub enum Reason {
     Fault(String),
     /// Another live process uses my name.
     DuplicateName,
+    /// Someone else counts in my session: this machine was copied, or set back.
+    Copied,
     /// What kept me from serving is over.
     Recovered,
     /// The process ends.
@@ -133,6 +138,7 @@ impl Reason {
             Reason::Slept(_) => "slept",
             Reason::Fault(_) => "fault",
             Reason::DuplicateName => "duplicate-name",
+            Reason::Copied => "copied",
             Reason::Recovered => "recovered",
             Reason::Stopping => "stopping",
             Reason::Maintenance => "maintenance",
@@ -157,6 +163,7 @@ impl std::fmt::Display for Reason {
             Reason::Slept(gap) => write!(f, "did not run for {} ms", gap.as_millis()),
             Reason::Fault(why) => write!(f, "fault: {why}"),
             Reason::DuplicateName => f.write_str("fault: duplicate name"),
+            Reason::Copied => f.write_str("fault: this machine was copied or set back"),
             Reason::Recovered => f.write_str("able to serve again"),
             Reason::Stopping => f.write_str("stopping"),
             Reason::Maintenance => f.write_str("maintenance"),

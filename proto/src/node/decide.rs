@@ -136,6 +136,8 @@ impl Node {
     fn judge_ability(&mut self) {
         let unable = if self.config.witness {
             None
+        } else if self.copied {
+            Some(Reason::Copied)
         } else if self.duplicate.fault {
             Some(Reason::DuplicateName)
         } else if let Ability::Unable(why) = &self.ability {

@@ -13,7 +13,7 @@ use crate::refusal::Refusal;
 use crate::seal::SealKeys;
 use crate::time::Time;
 use crate::wire::body::{Body, Echo};
-use crate::wire::{HEADER_LEN, Header, MAGIC, MAX_DATAGRAM, MAX_PATHS, TAG_LEN, VERSION};
+use crate::wire::{Header, MAGIC, MAX_DATAGRAM, MAX_PATHS, MIN_DATAGRAM, VERSION};
 
 impl Node {
     /// One datagram, from its header to its effects (§5).
@@ -49,7 +49,7 @@ impl Node {
     /// What can be refused without any arithmetic. Length, magic and cluster are at fixed places, so
     /// that a filter in the kernel can do the same (§2).
     fn check_header(&self, bytes: &[u8]) -> Result<Header, Refusal> {
-        if !(HEADER_LEN + TAG_LEN..=MAX_DATAGRAM).contains(&bytes.len()) {
+        if !(MIN_DATAGRAM..=MAX_DATAGRAM).contains(&bytes.len()) {
             return Err(Refusal::Length);
         }
         if !bytes.starts_with(&MAGIC) {

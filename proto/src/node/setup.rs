@@ -67,6 +67,7 @@ impl Node {
             maintenance: boot.maintenance,
             failure: Failure::default(),
             duplicate: Duplicate::default(),
+            copied: false,
             stopping: None,
             outgoing: None,
             next_handover_id: 1,

@@ -315,7 +315,65 @@ fn an_echo_of_what_was_never_sent() {
     let (_, mut b) = pair(1000);
     let mut lie = body(&b, 500);
     lie.echo = Some(Echo { session: [2; 16], number: 1_000_000, age_us: 0 });
-    refused(&mut b, 1000, &forged(&lie, 500), Refusal::NeverSent);
+    // It is refused, and says nothing of its sender; but that b was copied, or set back, is true whoever learns it.
+    let heard = b.peers[0].last_heard;
+    assert_eq!(b.handle_datagram(at(1000), &mut forged(&lie, 500)), Err(Refusal::NeverSent));
+    assert_eq!(b.peers[0].last_heard, heard);
+    assert_eq!((b.level().role, &b.level().reason), (Role::Fault, &Reason::Copied));
+    let events: Vec<Event> = std::iter::from_fn(|| b.poll_event()).collect();
+    assert_eq!(events.iter().filter(|event| **event == Event::Copied).count(), 1);
+    // Again: no further event. And it never takes over in this session, though gw1 is silent now.
+    lie.number += 1;
+    assert_eq!(b.handle_datagram(at(1010), &mut forged(&lie, 501)), Err(Refusal::NeverSent));
+    for ms in (1020..20_000).step_by(20) {
+        b.handle_timeout(at(ms));
+        drain(&mut b, at(ms));
+        assert_eq!(b.level().role, Role::Fault);
+    }
+    while let Some(event) = b.poll_event() {
+        assert_ne!(event, Event::Copied);
+    }
+}
+
+/// A master that learns it may not act one moment longer.
+#[test]
+fn a_master_that_was_copied_acts_no_more() {
+    let (mut a, mut b) = pair(1000);
+    assert_eq!(a.level().role, Role::Master);
+    assert!(a.permitted_until().is_some());
+    // b counts what a's copy sent: here b's own log is ahead of a's, as after a's machine was set back.
+    let (mut old, _) = pair(400);
+    for ms in (1020..1200).step_by(20) {
+        a.handle_timeout(at(ms));
+        b.handle_timeout(at(ms));
+        talk(&mut a, &mut b, at(ms));
+    }
+    // The state of 0.4 s, running again at 1.2 s, hears an echo of what it has yet to send.
+    old.handle_timeout(at(410));
+    let mut echo = caught(&mut b, 1200);
+    assert_eq!(old.handle_datagram(at(420), &mut echo), Err(Refusal::NeverSent));
+    assert_eq!((old.level().role, &old.level().reason), (Role::Fault, &Reason::Copied));
+    assert_eq!(old.permitted_until(), None);
+}
+
+/// One time as good as another for a clock that jumped: whatever comes first after the gap, the permission is gone before.
+#[test]
+fn a_gap_of_the_clock_ends_the_permission_before_anything_else() {
+    for input in 0..4 {
+        let (mut a, mut b) = pair(1000);
+        assert!(a.permitted_until().is_some());
+        let late = caught(&mut b, 1100);
+        let now = at(1500);
+        match input {
+            0 => a.handle_timeout(now),
+            1 => drop(a.handle_datagram(now, &mut late.clone())),
+            2 => a.handle_report(now, Report::Entered(1)),
+            _ => drop(a.handle_command(now, Command::Maintenance { on: false, force: false })),
+        }
+        assert_eq!(a.permitted_until(), None, "input {input}");
+        assert_eq!(a.level().role, Role::Backup);
+        assert!(matches!(a.level().reason, Reason::Slept(_)), "{:?}", a.level().reason);
+    }
 }
 
 #[test]

@@ -38,6 +38,7 @@ pub(super) fn cluster(sink: &mut Sink<'_>, root: &DeTable<'_>, instance: &str) -
     let state_dir = section.text(sink, "state_dir", "an absolute path", values::path);
     let evidence = evidence(sink, &section).unwrap_or_default();
     let dead_man = section.text(sink, "dead_man", "\"on\" or \"off\"", values::dead_man);
+    let realtime = section.boolean(sink, "realtime").is_some_and(|at| at.value);
     Some(Cluster {
         name: name?.value,
         key_file: key_file?.value,
@@ -50,6 +51,7 @@ pub(super) fn cluster(sink: &mut Sink<'_>, root: &DeTable<'_>, instance: &str) -
         state_dir: state_dir.map_or_else(|| places::default_state(instance), |at| at.value),
         evidence,
         dead_man: dead_man.is_none_or(|at| at.value),
+        realtime,
     })
 }
 

@@ -66,12 +66,22 @@ fn paths(families: &mut Families<'_>, s: &Status, others: &[&Node]) -> fmt::Resu
 }
 
 /// Counters that [`Status::link`] has, and how they are shown. Others come as `other_events`.
-const LINK: [(&str, &str, &str); 8] = [
+const LINK: [(&str, &str, &str); 10] = [
     ("sent", "datagrams_sent", "Heartbeats sent"),
     ("received", "datagrams_received", "Datagrams received on the heartbeat's sockets"),
     ("send_errors", "send_errors", "Heartbeats that the kernel refused to send"),
     ("receive_errors", "receive_errors", "Receives that failed"),
     ("unbound", "unbound_sends", "Heartbeats not sent because their address could not be bound"),
+    (
+        "dropped",
+        "datagrams_dropped",
+        "Dropped by the kernel: not of this cluster, or too many at once",
+    ),
+    (
+        "strangers",
+        "datagrams_of_strangers",
+        "From unknown addresses, beyond the rate that those share",
+    ),
     ("events_dropped", "events_dropped", "Events that came faster than they were logged"),
     ("files_dropped", "files_dropped", "Messages about synced files that came too fast"),
     ("restored", "restored", "What others removed and wgha put back, or the other way round"),

@@ -15,7 +15,7 @@ fn full() -> Status {
     status.gate = Some(Gate { open: true, lapsed: 2, slowest_us: 1500, ..Gate::default() });
     status.evidence = Evidence { state: "answered".into(), ..Evidence::default() };
     let counters = ["sent", "received", "send_errors", "receive_errors", "unbound"];
-    let more = ["events_dropped", "files_dropped", "restored", "invented"];
+    let more = ["dropped", "strangers", "events_dropped", "files_dropped", "restored", "invented"];
     status.link = counters.into_iter().chain(more).map(|key| (key.to_owned(), 5)).collect();
     for node in status.nodes.iter_mut().filter(|node| node.name.starts_with("gw2")) {
         node.name = "gw2".into();

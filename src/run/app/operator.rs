@@ -187,6 +187,7 @@ fn needs_restart(old: &Setup, new: &Setup) -> anyhow::Result<()> {
         ("cluster name", a.cluster.name == b.cluster.name),
         ("name of this node", a.node().name == b.node().name),
         ("witness", a.node().witness == b.node().witness),
+        ("realtime", a.cluster.realtime == b.cluster.realtime),
         ("gate", a.cluster.gate == b.cluster.gate),
         ("state_dir", a.cluster.state_dir == b.cluster.state_dir),
         ("control socket", a.control_socket == b.control_socket),

@@ -56,13 +56,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 /// Of a process and its children.
-struct Cost {
-    kib: u64,
-    cpu_ns: u64,
+pub(crate) struct Cost {
+    pub(crate) kib: u64,
+    pub(crate) cpu_ns: u64,
 }
 
 impl Cost {
-    fn of(pid: u32) -> Self {
+    pub(crate) fn of(pid: u32) -> Self {
         let mut total = Self { kib: 0, cpu_ns: 0 };
         for one in ids("/proc").filter(|&one| one == pid || parent(one) == Some(pid)) {
             total.kib += resident_kib(one);

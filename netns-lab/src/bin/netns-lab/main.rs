@@ -2,6 +2,7 @@
 
 mod demo;
 mod failover;
+mod flood;
 mod idle;
 mod load;
 mod overlap;
@@ -48,6 +49,8 @@ enum Bench {
     Overlap(overlap::Options),
     /// Keeps every core busy, or the tunnel; fails if a role changes.
     Load(load::Options),
+    /// Garbage, forged headers and replays at a gateway's heartbeat socket; fails if a role changes or memory grows.
+    Flood(flood::Options),
 }
 
 /// How the pair is set up.
@@ -119,6 +122,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Bench(Bench::Overlap(options)) => overlap::run(&options),
         Command::Bench(Bench::Idle(options)) => idle::run(&options),
         Command::Bench(Bench::Load(options)) => load::run(&options),
+        Command::Bench(Bench::Flood(options)) => flood::run(&options),
         Command::Clean => {
             let cleaned = netns_lab::clean()?;
             println!(

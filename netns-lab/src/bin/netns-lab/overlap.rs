@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use netns_lab::{
-    Capture, Cluster, ClusterOptions, Heard, Lab, Node, Prober, realtime_ns, topology,
+    Capture, Cluster, ClusterOptions, Lab, MasterFrame, Node, Prober, realtime_ns, topology,
 };
 
 /// A voter that starts for the first time abstains for half a minute.
@@ -102,7 +102,7 @@ fn one(lab: &Lab, cluster: &Cluster) -> Result<Round> {
     measure(&heard, old, cut_at)
 }
 
-fn measure(heard: &[Heard], old: usize, cut_at: u64) -> Result<Round> {
+fn measure(heard: &[MasterFrame], old: usize, cut_at: u64) -> Result<Round> {
     let of_old = heard.iter().filter(|h| h.gateway == old).map(|h| h.at);
     let of_new = heard.iter().filter(|h| h.gateway != old && h.at > cut_at).map(|h| h.at);
     let last = of_old.max().context("the old master was never heard: the capture is deaf")?;
