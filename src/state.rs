@@ -267,8 +267,8 @@ fn lock(dir: &Path) -> Result<File, StateError> {
         Err(TryLockError::Error(e)) => return Err(io(e)),
     }
     // The number is only for the message of another process, so a full disk does not matter.
-    let _ = file.set_len(0).and_then(|()| file.rewind());
-    let _ = writeln!(file, "{}", std::process::id());
+    // Always as long, so that nothing need be cut off: that may wait for the disk, and others for a guard that opens this.
+    let _ = file.rewind().and_then(|()| writeln!(file, "{:<15}", std::process::id()));
     // Free when a guard hears that this process is dead.
     Ok(lift(file.into()).into())
 }

@@ -5,6 +5,8 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::mpsc;
+use std::thread;
 
 use netlink_packet_core::{NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NlasIterator};
 use netlink_sys::protocols::NETLINK_NETFILTER;
@@ -34,6 +36,29 @@ const NFGEN: usize = 4;
 pub(in crate::net) struct Connection {
     socket: Socket,
     buffer: Vec<u8>,
+    /// It changed something, which the kernel may not have finished with.
+    changed: bool,
+    /// Dropped behind the socket, which this tells whoever waits.
+    closed: Option<mpsc::Sender<()>>,
+}
+
+/// To close the socket after a change can take the kernel 20 ms (a grace period, until what was deleted is freed). Nobody waits
+/// for that: the last descriptor of it is a thread's.
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if !self.changed {
+            return;
+        }
+        let Ok(last) = self.socket.as_fd().try_clone_to_owned() else { return };
+        let (closed, wait) = mpsc::channel::<()>();
+        let thread = thread::Builder::new().name("nft".to_owned());
+        // Without a thread it is closed here.
+        let _ = thread.spawn(move || {
+            let _ = wait.recv();
+            drop(last);
+        });
+        self.closed = Some(closed);
+    }
 }
 
 impl Connection {
@@ -50,7 +75,8 @@ impl Connection {
         if setsockopt(&socket, sockopt::SndBufForce, &SEND_BUFFER).is_err() {
             setsockopt(&socket, sockopt::SndBuf, &SEND_BUFFER)?;
         }
-        Ok(Connection { socket, buffer: Vec::with_capacity(ANSWER) })
+        let buffer = Vec::with_capacity(ANSWER);
+        Ok(Connection { socket, buffer, changed: false, closed: None })
     }
 
     /// Has the kernel apply a batch.
@@ -60,6 +86,7 @@ impl Connection {
     /// `TimedOut`: no answer.
     pub(in crate::net) fn commit(&mut self, batch: &[u8]) -> io::Result<()> {
         self.forget()?;
+        self.changed = true;
         self.socket.send(batch, 0)?;
         let mut done = None;
         self.answers(|_, message| match message {
