@@ -62,7 +62,7 @@ class Refusals(test_pair.Pair):
         self.assertEqual(self.gateway.process.wait(timeout=60), 1)
         with open(self.rig.path("gw1.log"), encoding="utf-8") as file:
             log = file.read()
-        self.assertIn("master -> fault, term 1: fault: this machine was copied or set back", log)
+        self.assertIn("ERROR this machine was copied, or set back to an earlier state", log)
 
     def test_unknown_session(self):
         """An authentic message of a session that is not the established one."""
