@@ -28,7 +28,10 @@
 #     again TEXT, unknown TEXT, give_up TEXT, finish CODE TEXT     # end the hook
 #     bearer TOKEN          # sends "Authorization: Bearer TOKEN" from now on
 #     secret_of KEY         # the secret in conf_KEY, or in the file conf_KEY_file, into $secret
-#     metadata PATH [CURL CONFIG LINES]   # GET from 169.254.169.254; for hooks of many calls: wait_until FUNCTION
+#     await URL FILTER      # waits for the end of an operation
+#     metadata PATH [CURL CONFIG LINES]   # GET from 169.254.169.254; if that fails: no_metadata WHAT
+#     mac_of INTERFACE      # into $mac
+#     wait_until FUNCTION   # until it returns 0
 #     number TEXT WHAT      # ends the hook if TEXT is no number
 #     cached NAME, cache_put NAME EXPIRES VALUE, cache_drop NAME
 #
@@ -296,9 +299,35 @@ no_metadata() {
     unknown "no $1: metadata service: ${http_error:-status $http_status}"
 }
 
+# mac_of INTERFACE: its hardware address, into $mac.
+mac_of() {
+    [ -r "/sys/class/net/$1/address" ] || give_up "there is no interface $1"
+    read -r mac <"/sys/class/net/$1/address"
+}
+
 json() {
     json=$(printf '%s' "$http_body" | jq -r "$@" 2>/dev/null) ||
         unknown "$doing: the answer cannot be understood: $(printable "$http_body")"
+}
+
+# await URL FILTER: waits for the end of an operation that the last answer is about. jq's FILTER makes two lines of it:
+# "done", "failed: WHY" or else, and the operation's id; URL/ID is where to ask again. $aim says what it is for.
+await() {
+    operation_at=$1 operation_filter=$2
+    operation_is
+    [ "$operation" = "done" ] || wait_until operation_over
+}
+
+operation_over() {
+    ask "$operation_at/$operation_id" || refused "$aim"
+    operation_is
+    [ "$operation" = "done" ]
+}
+
+operation_is() {
+    json "$operation_filter"
+    operation=${json%%"$newline"*} operation_id=${json#*"$newline"}
+    case $operation in failed*) again "$aim $operation" ;; esac
 }
 
 # printable TEXT: its first 200 characters on one line.
@@ -308,8 +337,9 @@ printable() { printf '%.400s' "$1" | tr -sc '[:alnum:][:punct:]' ' ' | cut -c1-2
 api_error() {
     error_code='' error_text=''
     error_code=$(printf '%s' "$http_body" | jq -r '
-        (if (.error | type) == "object" then .error else . end)
-        | (.status // .code // .id // .type // "" | tostring), (.message // .detail // "" | tostring | gsub("\\s+"; " "))' 2>/dev/null) || return 0
+        [.error, .NeutronError, .] | map(objects)[0]
+        | (.errors[0].reason? // .status // .code // .id // .type // "" | tostring), (.message // "" | tostring)' 2>/dev/null) ||
+        return 0
     error_text=$(printable "${error_code#*"$newline"}")
     error_code=${error_code%%"$newline"*}
 }

@@ -1,0 +1,412 @@
+"""What every hook must do, whatever the cloud. test_claims.py makes a class of these for each of them."""
+
+import threading
+import time
+import unittest
+
+from fake.cloud import SLOW_SECONDS
+from rig import Rig
+
+DONE, NOT_MINE, UNKNOWN, AGAIN, GIVE_UP = 0, 3, 4, 75, 78
+# The least time in which a hook that is cut off by its deadline must end, before the daemon kills it.
+DEADLINE_S = 2
+
+
+class Case(unittest.TestCase):
+    """A rig with a fresh cloud."""
+
+    make_cloud = None  # the provider's class
+
+    def setUp(self):
+        self.cloud = self.make_cloud()
+        self.rig = Rig(self.cloud)
+        self.addCleanup(self.rig.close)
+
+    def expect(self, result, code, *words):
+        self.assertEqual(result.code, code, result.said)
+        self.assertEqual(result.said.count("\n"), 0, f"not one line: {result.said!r}")
+        self.assertTrue(result.said.startswith(f"{self.cloud.hook}: "), result.said)
+        for word in words:
+            self.assertIn(word, result.said)
+
+    def assert_(self, node="a", **words):
+        return self.rig.run(node, "assert", **words)
+
+    def verify(self, node="a", **words):
+        """A verify, which never changes anything."""
+        before = self.cloud.count("change")
+        result = self.rig.run(node, "verify", **words)
+        self.assertEqual(self.cloud.count("change"), before, "verify has changed something")
+        return result
+
+    def held_by(self, node):
+        """The cloud and both nodes agree on it."""
+        self.assertEqual(self.cloud.owner(), node)
+        for each in self.rig.nodes:
+            self.expect(self.verify(each), DONE if each == node else NOT_MINE)
+
+    def no_change(self):
+        self.assertEqual(self.cloud.count("change"), 0, self.cloud.calls)
+
+
+class Assert(Case):
+    """Where it may be when a node wants it."""
+
+    def test_from_nobody(self):
+        self.expect(self.verify(), NOT_MINE)
+        self.expect(self.assert_(), DONE, "here now")
+        self.held_by("a")
+
+    def test_from_the_peer(self):
+        self.cloud.give("b")
+        self.expect(self.assert_(), DONE, "here now")
+        self.held_by("a")
+
+    def test_from_something_else(self):
+        self.cloud.give("x")
+        self.expect(self.verify(), NOT_MINE)
+        self.expect(self.assert_(), DONE)
+        self.held_by("a")
+
+    def test_already_mine(self):
+        self.cloud.give("a")
+        self.expect(self.assert_(), DONE, "already")
+        self.no_change()
+
+    def test_back_and_forth(self):
+        for term, node in enumerate("abab", start=20):
+            self.rig.master(node, term)
+            self.expect(self.assert_(node, term=term), DONE)
+        self.held_by("b")
+
+    def test_both_at_once(self):
+        """Two that believe to be master: one ends up with it, and both can tell which."""
+        self.rig.each_its_own()
+        self.cloud.operation_seconds = 0.2
+        runs = [self.rig.start(node, "assert") for node in "ab"]
+        results = [run.result() for run in runs]
+        for result in results:
+            self.assertIn(result.code, (DONE, AGAIN), result.said)
+        self.cloud.operation_seconds = 0
+        self.assertIn(self.cloud.owner(), ("a", "b"), [result.said for result in results])
+        self.held_by(self.cloud.owner())
+
+    def test_operation_takes_its_time(self):
+        self.cloud.operation_seconds = 0.7
+        self.expect(self.assert_(), DONE)
+        self.held_by("a")
+
+    def test_stale_reads_after_the_change(self):
+        self.cloud.give("b")
+        self.cloud.stale_after_change = 2
+        self.expect(self.assert_(), DONE)
+        changes = self.cloud.count("change")
+        self.assertEqual(self.cloud.owner(), "a")
+        self.expect(self.assert_(), DONE, "already")
+        self.assertEqual(self.cloud.count("change"), changes)
+
+    def test_one_stale_read_is_no_loss(self):
+        self.cloud.give("a")
+        self.cloud.apply(lambda state: None)
+        self.cloud.give("b")
+        self.cloud.stale, self.cloud.state = self.cloud.state, self.cloud.stale
+        self.cloud.stale_reads = self.reads_of_a_look
+        self.expect(self.verify(), DONE)
+
+    # So many calls does one look make.
+    reads_of_a_look = 1
+
+
+class Release(Case):
+    def test_given_up(self):
+        self.cloud.give("a")
+        result = self.rig.run("a", "release")
+        self.expect(result, DONE)
+        if self.releases:
+            self.assertIsNone(self.cloud.owner())
+        else:
+            self.assertIn("stays", result.said)
+            self.no_change()
+
+    def test_not_mine(self):
+        self.cloud.give("b")
+        self.expect(self.rig.run("a", "release"), DONE, "nothing to release")
+        self.no_change()
+        self.assertEqual(self.cloud.owner(), "b")
+
+    # Whether the hook gives anything up at all.
+    releases = True
+
+
+class Trouble(Case):
+    """What an API does on a bad day: it is never a loss, and never success."""
+
+    def setUp(self):
+        super().setUp()
+        self.cloud.give("b")
+
+    def untouched_then_back(self, verify_code=UNKNOWN, assert_code=AGAIN, **words):
+        self.expect(self.verify(**words), verify_code)
+        self.expect(self.assert_(**words), assert_code)
+        self.assertEqual(self.cloud.owner(), "b")
+        self.cloud.heal()
+        self.expect(self.assert_(), DONE)
+        self.held_by("a")
+
+    def test_connections_are_dropped(self):
+        self.cloud.fault("drop", 99)
+        self.untouched_then_back()
+
+    def test_nobody_listens(self):
+        config = self.rig.config("a", endpoint=f"http://127.0.0.1:1{self.cloud.base}")
+        self.expect(self.verify(config=config), UNKNOWN)
+        self.expect(self.assert_(config=config), AGAIN)
+        self.expect(self.assert_(), DONE)
+
+    def test_server_errors(self):
+        self.cloud.fault("error", 99)
+        self.untouched_then_back()
+
+    def test_garbage(self):
+        self.cloud.fault("garbage", 99)
+        self.untouched_then_back()
+
+    def test_hangs(self):
+        self.cloud.fault("hang", 99)
+        for result, code in ((self.verify(deadline=DEADLINE_S), UNKNOWN), (self.assert_(deadline=DEADLINE_S), AGAIN)):
+            self.expect(result, code)
+            self.assertLess(result.seconds, DEADLINE_S)
+        self.cloud.heal()
+        self.expect(self.assert_(), DONE)
+
+    def test_slow(self):
+        self.cloud.fault("slow", 2)
+        result = self.assert_()
+        self.expect(result, DONE)
+        self.assertGreater(result.seconds, 2 * SLOW_SECONDS)
+
+    def test_too_many_calls(self):
+        self.cloud.fault("busy", 99)
+        self.untouched_then_back(verify_code=AGAIN)
+
+    def test_too_many_changes(self):
+        self.cloud.fault("busy", 1, only="change")
+        self.expect(self.assert_(), AGAIN)
+        self.assertEqual(self.cloud.count("change"), 1)
+        self.expect(self.assert_(), DONE)
+
+    def test_locked(self):
+        self.cloud.fault("locked", 1, only="change")
+        self.expect(self.assert_(), AGAIN)
+        self.assertEqual(self.cloud.count("change"), 1)
+        self.expect(self.assert_(), DONE)
+
+    def test_operation_fails(self):
+        if not self.cloud.asynchronous:
+            self.skip_is_no_pass()
+            return
+        self.cloud.operation_fails = 1
+        self.cloud.operation_seconds = 0.3
+        self.expect(self.assert_(), AGAIN, "fail")
+        self.expect(self.assert_(), DONE)
+        self.held_by("a")
+
+    def skip_is_no_pass(self):
+        """A cloud that says to have no operations must have started none."""
+        self.expect(self.assert_(), DONE)
+        self.assertEqual(self.cloud.operations, {})
+
+    def test_metadata_service_is_down(self):
+        self.cloud.metadata_works = False
+        self.expect(self.verify(), UNKNOWN)
+        self.expect(self.assert_(), AGAIN)
+        self.no_change()
+        self.cloud.metadata_works = True
+        self.expect(self.assert_(), DONE)
+        # What is known about oneself is known until the next boot.
+        self.cloud.metadata_works = False
+        self.cloud.give("b")
+        self.expect(self.assert_(), DONE)
+        self.expect(self.verify(), DONE)
+
+
+class Permanent(Case):
+    """What a person must mend: one call, and no hammering."""
+
+    def test_it_does_not_exist(self):
+        config = self.rig.config("a", **self.cloud.wrong_config())
+        self.expect(self.assert_(config=config), GIVE_UP)
+        self.expect(self.verify(config=config), GIVE_UP)
+        self.no_change()
+
+    def test_credentials_are_refused(self):
+        self.cloud.credentials_good = False
+        self.expect(self.assert_(), GIVE_UP)
+        self.no_change()
+        self.assertEqual(len(self.cloud.calls), 1, self.cloud.calls)
+        self.expect(self.verify(), GIVE_UP)
+        self.cloud.credentials_good = True
+        self.expect(self.assert_(), DONE)
+
+    def test_no_permission(self):
+        self.cloud.give("b")
+        self.cloud.fault("denied", 99, only="change")
+        self.expect(self.assert_(), GIVE_UP)
+        self.assertEqual(self.cloud.count("change"), 1, self.cloud.calls)
+
+
+class Interrupted(Case):
+    """Killed wherever it is, the next run ends it."""
+
+    def killed_at_the_change(self, fault):
+        self.cloud.give("b")
+        self.cloud.fault(fault, 1, only="change")
+        run = self.rig.start("a", "assert")
+        self.wait_for_change()
+        run.kill()
+        self.cloud.heal()
+        result = self.assert_()
+        until = time.monotonic() + 5
+        while result.code == AGAIN and time.monotonic() < until:
+            result = self.assert_()
+        self.expect(result, DONE)
+        self.held_by("a")
+
+    def wait_for_change(self):
+        until = time.monotonic() + 10
+        while self.cloud.count("change") == 0:
+            self.assertLess(time.monotonic(), until, "no change was asked for")
+            time.sleep(0.01)
+
+    def test_killed_before_the_change(self):
+        self.killed_at_the_change("hang")
+
+    def test_killed_after_the_change(self):
+        self.killed_at_the_change("slow")
+
+    def test_killed_while_the_operation_runs(self):
+        self.cloud.operation_seconds = 0.5
+        self.killed_at_the_change("slow")
+
+    def test_no_secret_is_an_argument(self):
+        self.cloud.fault("hang", 1, only="change")
+        run = self.rig.start("a", "assert")
+        self.wait_for_change()
+        arguments = run.arguments()
+        run.kill()
+        self.assertTrue(any("curl" in each for each in arguments), arguments)
+        for secret in self.secrets():
+            self.assertFalse([each for each in arguments if secret in each])
+
+    def secrets(self):
+        secrets = self.cloud.secrets()
+        self.assertTrue(secrets)
+        return secrets
+
+
+class Terms(Case):
+    """Only the master of the term that the hook was called for changes anything."""
+
+    def setUp(self):
+        super().setUp()
+        self.cloud.give("b")
+
+    def test_a_newer_term(self):
+        self.rig.master("a", term=8)
+        self.expect(self.assert_(term=7), AGAIN, "term 8")
+        self.no_change()
+        self.expect(self.assert_(term=8), DONE)
+
+    def test_another_node(self):
+        self.rig.master("b", term=7)
+        self.expect(self.assert_(term=7), AGAIN, "of b")
+        self.no_change()
+
+    def test_no_term_file(self):
+        (self.rig.directory / "a" / "term").unlink()
+        self.expect(self.assert_(), AGAIN)
+        self.no_change()
+
+    def test_release_too(self):
+        self.cloud.give("a")
+        self.rig.master("b", term=8)
+        result = self.rig.run("a", "release", term=7)
+        self.expect(result, AGAIN if self.releases else DONE)
+        self.no_change()
+
+    releases = True
+
+    def test_by_hand(self):
+        self.expect(self.assert_(environment={"WGHA_TERM_FILE": ""}), DONE)
+
+    def test_deposed_while_it_looks(self):
+        self.cloud.fault("slow", 1, only="read")
+        timer = threading.Timer(0.7, self.rig.master, ("b", 8))
+        timer.start()
+        self.expect(self.assert_(), AGAIN, "of b")
+        timer.join()
+        self.no_change()
+
+    def test_deposed_between_two_steps(self):
+        """While a change is answered slowly: no further one is begun."""
+        self.cloud.fault("slow", 1, only="change")
+        self.cloud.stale_after_change = 99
+        timer = threading.Timer(0.7, self.rig.master, ("b", 8))
+        timer.start()
+        self.expect(self.assert_(), AGAIN, "of b")
+        timer.join()
+        self.assertEqual(self.cloud.count("change"), 1)
+
+
+class Config(Case):
+    """Refusals that name what is wrong, before the first call."""
+
+    def refused(self, config, *words):
+        result = self.assert_(config=config)
+        self.expect(result, GIVE_UP, *words)
+        self.assertEqual(self.cloud.calls, [])
+        for secret in self.cloud.secrets():
+            self.assertNotIn(secret, result.said)
+
+    def test_unknown_key(self):
+        self.refused(self.rig.config("a", colour="blue"), "'colour'", "endpoint")
+
+    def test_missing_key(self):
+        key = next(iter(self.cloud.wrong_config()))
+        self.refused(self.rig.config("a", **{key: None}), f"'{key}'")
+
+    def test_not_a_pair(self):
+        config = self.rig.config("a")
+        config.write_text(config.read_text() + "oops\n")
+        self.refused(config, "not KEY=value")
+
+    def test_a_value_that_breaks_out(self):
+        key = next(iter(self.cloud.wrong_config()))
+        for value in ('x"y', "x\\y", "x\ty"):
+            self.refused(self.rig.config("a", **{key: value}), key)
+
+    def test_nothing_is_executed(self):
+        mark = self.rig.directory / "mark"
+        key = next(iter(self.cloud.wrong_config()))
+        self.assert_(config=self.rig.config("a", **{key: f"$(touch {mark})`touch {mark}`"}))
+        self.assertFalse(mark.exists())
+
+    def test_no_such_file(self):
+        self.refused(self.rig.directory / "none", "none")
+
+    def test_a_secret_that_others_can_read(self):
+        config = self.rig.config("a")
+        config.chmod(0o644)
+        if any(secret in config.read_text() for secret in self.cloud.secrets()):
+            self.refused(config, "secret")
+        else:
+            # Without a secret in it, it may be read by all.
+            self.expect(self.assert_(config=config), DONE)
+
+    def test_dry_run(self):
+        self.cloud.give("b")
+        self.expect(self.assert_(environment={"WGHA_DRY_RUN": "1"}), DONE, "dry run")
+        self.assertEqual(self.cloud.owner(), "b")
+
+
+GROUPS = (Assert, Release, Trouble, Permanent, Interrupted, Terms, Config)

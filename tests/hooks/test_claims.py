@@ -1,0 +1,24 @@
+"""Every case of cases.py for every hook, and what is peculiar to one of them."""
+
+import cases
+from fake.digitalocean import DigitalOcean
+from fake.hetzner import Hetzner
+from fake.openstack import OpenStack
+
+CLOUDS = (Hetzner, DigitalOcean, OpenStack)
+# What differs from hook to hook, by group of cases.
+PECULIAR = {}
+
+
+def classes():
+    """A class for each group and each cloud, by name."""
+    made = {}
+    for cloud in CLOUDS:
+        for group in cases.GROUPS:
+            own = {"make_cloud": cloud, "__module__": __name__, **PECULIAR.get(cloud, {})}
+            own["__qualname__"] = name = f"{cloud.__name__}{group.__name__}"
+            made[name] = type(name, (group,), own)
+    return made
+
+
+globals().update(classes())
