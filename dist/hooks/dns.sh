@@ -42,15 +42,50 @@ dns_own_address() {
         esac
     done
     set +f
-    case $dns_address in
-    '') give_up "$conf: addresses: there is none for the node $WGHA_NODE" ;;
-    *[!0-9a-fA-F:.]*) give_up "$conf: addresses: $(printable "$dns_address") is no IP address" ;;
-    *:*)
-        # As servers write it, so that it can be compared.
-        dns_address=$(getent ahostsv6 "$dns_address") || give_up "$conf: addresses: the one of $WGHA_NODE is no IPv6 address"
-        dns_address=${dns_address%% *}
-        ;;
-    esac
+    [ -n "$dns_address" ] || give_up "$conf: addresses: there is none for the node $WGHA_NODE"
+    found=$(printf '%s' "$dns_address" | dns_canonical) ||
+        give_up "$conf: addresses: $(printable "$dns_address") is no IP address"
+    dns_address=$found
+}
+
+# dns_canonical: the address on stdin as servers write it (RFC 5952), so that it can be compared. Fails if it is none.
+dns_canonical() {
+    awk '
+        function bad() { wrong = 1; exit }
+        function ipv4(text, n, part, i) {
+            n = split(text, part, ".")
+            if (n != 4) bad()
+            for (i = 1; i <= 4; i++) if (part[i] !~ /^(0|[1-9][0-9]?[0-9]?)$/ || part[i] > 255) bad()
+            print text
+        }
+        function ipv6(text, half, halves, n, left, right, i, start, length_, best) {
+            halves = split(text, half, "::")
+            if (halves > 2) bad()
+            n = half[1] == "" ? 0 : split(half[1], left, ":")
+            m = halves < 2 || half[2] == "" ? 0 : split(half[2], right, ":")
+            if (halves < 2 ? n != 8 : n + m > 7) bad()
+            for (i = 1; i <= 8; i++) {
+                group[i] = i <= n ? left[i] : i > 8 - m ? right[i - 8 + m] : "0"
+                if (group[i] !~ /^[0-9a-fA-F]+$/ || length(group[i]) > 4) bad()
+                group[i] = tolower(group[i])
+                sub(/^0+/, "", group[i])
+                if (group[i] == "") group[i] = "0"
+            }
+            # The first of the longest runs of two zeros or more is left out.
+            best = 1
+            for (i = 1; i <= 8; i++) {
+                length_ = group[i] == "0" ? length_ + 1 : 0
+                if (length_ > best) { best = length_; start = i - length_ + 1 }
+            }
+            for (i = 1; i <= 8; i++) {
+                if (start && i == start) text = (i == 1 ? "" : text) "::"
+                if (start && i >= start && i < start + best) continue
+                text = i == 1 ? group[i] : text (text ~ /:$/ ? "" : ":") group[i]
+            }
+            print text
+        }
+        { if (index($0, ":")) ipv6($0); else ipv4($0) }
+        END { exit wrong }'
 }
 
 # dns_holder VALUES: what the server has, one a line, sets $mine and $holder. It is ours if ours is all there is.

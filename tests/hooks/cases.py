@@ -369,7 +369,7 @@ class Config(Case):
             self.assertNotIn(secret, result.said)
 
     def test_unknown_key(self):
-        self.refused(self.rig.config("a", colour="blue"), "'colour'", "endpoint")
+        self.refused(self.rig.config("a", colour="blue"), "'colour'", "cache")
 
     def test_missing_key(self):
         key = next(iter(self.cloud.wrong_config()))
