@@ -25,14 +25,18 @@
 #                           # the API's error code deserve (see $codes_again, $codes_permanent, $codes_unknown)
 #     json FILTER [JQ ARGUMENTS] # jq -r on $http_body into $json; what is no JSON ends the hook as unknown.
 #                           # jq takes 35 ms to start (1.6): take all that is needed in one call
+#     fields PATH...        # up to four plain values of $http_body, such as action.status or items.0.id, into $field1 to
+#                           # $field4, without jq in 3 ms; empty for null and what is not there
 #     again TEXT, unknown TEXT, give_up TEXT, finish CODE TEXT     # end the hook
 #     bearer TOKEN          # sends "Authorization: Bearer TOKEN" from now on
 #     secret_of KEY         # the secret in conf_KEY, or in the file conf_KEY_file, into $secret
-#     await URL FILTER      # waits for the end of an operation
+#     await URL DONE FAILED STATE ID WHY  # waits for the end of an operation
 #     metadata PATH [CURL CONFIG LINES]   # GET from 169.254.169.254; if that fails: no_metadata WHAT
 #     mac_of INTERFACE      # into $mac
 #     wait_until FUNCTION   # until it returns 0
 #     number TEXT WHAT      # ends the hook if TEXT is no number
+#                           # two names are special: "identity" is forgotten after a refusal, "credentials" after
+#                           # refused_credentials TEXT, which tries again if credentials_from_cache=yes
 #     cached NAME, cache_put NAME EXPIRES VALUE, cache_drop NAME
 #
 # A body is sent as $http_type, application/json unless set. Nothing secret is ever an argument of a program: curl
@@ -44,6 +48,7 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 LC_ALL=C
 export PATH LC_ALL
 name=${0##*/}
+hooks=${0%/*}
 newline='
 '
 tab='	'
@@ -203,7 +208,7 @@ check_tools() {
     found=$(jq --version 2>/dev/null) || give_up "jq is missing: 1.6 or later is needed (apt-get install jq)"
     found=${found#jq-}
     case $found in
-    1.[0-5] | 1.[0-5].*) give_up "jq is $found: 1.6 or later is needed" ;;
+    1.[0-5] | 1.[0-5][!0-9]*) give_up "jq is $found: 1.6 or later is needed" ;;
     esac
     cache_put tools 0 ok
 }
@@ -228,6 +233,7 @@ http_config=''
 http_wanted=''
 http_max=1000 # hundredths of a second for one call
 http_type=application/json
+error_code='' error_text=''
 
 bearer() {
     case $1 in '' | *[!A-Za-z0-9._~+/=:-]*) give_up "this is no token: characters in it that tokens do not have" ;; esac
@@ -281,11 +287,11 @@ change() {
     http "$@"
 }
 
-# metadata PATH [CONFIG LINES]: from the machine's own metadata service, never through a proxy.
+# metadata PATH [CONFIG LINES [METHOD]]: from the machine's own metadata service, never through a proxy.
 metadata() {
     kept_config=$http_config kept_max=$http_max
     http_config="noproxy = \"*\"${2:+$newline$2}" http_max=300
-    http GET "http://169.254.169.254$1"
+    http "${3:-GET}" "http://169.254.169.254$1"
     metadata_result=$?
     http_config=$kept_config http_max=$kept_max
     return "$metadata_result"
@@ -306,28 +312,50 @@ mac_of() {
 }
 
 json() {
-    json=$(printf '%s' "$http_body" | jq -r "$@" 2>/dev/null) ||
-        unknown "$doing: the answer cannot be understood: $(printable "$http_body")"
+    # The dot keeps empty lines at the end, which $() takes off.
+    json=$(printf '%s' "$http_body" | jq -r "$@" 2>/dev/null && printf .) || not_understood
+    json=${json%"$newline".}
 }
 
-# await URL FILTER: waits for the end of an operation that the last answer is about. jq's FILTER makes two lines of it:
-# "done", "failed: WHY" or else, and the operation's id; URL/ID is where to ask again. $aim says what it is for.
+not_understood() { unknown "$doing: the answer cannot be understood: $(printable "$http_body")"; }
+
+fields() {
+    json=$(printf '%s' "$http_body" | awk -v paths="$*" -f "$hooks/fields.awk") || not_understood
+    field1='' field2='' field3='' field4=''
+    {
+        IFS= read -r field1
+        IFS= read -r field2
+        IFS= read -r field3
+        IFS= read -r field4
+    } <<FIELDS
+$json
+FIELDS
+}
+
+# await URL DONE FAILED STATE ID WHY: waits for the end of an operation that the last answer is about. The last three are
+# paths for `fields`: its state, which is DONE or FAILED at the end, its id (URL/ID is where to ask again) and an error,
+# which means failure also of what is DONE. $aim says what it is for.
 await() {
-    operation_at=$1 operation_filter=$2
-    operation_is
-    [ "$operation" = "done" ] || wait_until operation_over
+    operation_at=$1 operation_done=$2 operation_failed=$3
+    operation_fields="$4 $5 $6"
+    operation_ends || wait_until operation_over
 }
 
 operation_over() {
     ask "$operation_at/$operation_id" || refused "$aim"
-    operation_is
-    [ "$operation" = "done" ]
+    operation_ends
 }
 
-operation_is() {
-    json "$operation_filter"
-    operation=${json%%"$newline"*} operation_id=${json#*"$newline"}
-    case $operation in failed*) again "$aim $operation" ;; esac
+operation_ends() {
+    # shellcheck disable=SC2086 # three paths
+    fields $operation_fields
+    operation_id=$field2
+    case $field1 in
+    "$operation_failed") again "$aim failed: ${field3:-no reason given}" ;;
+    "$operation_done") [ -z "$field3" ] || again "$aim failed: $field3" ;;
+    '') not_understood ;;
+    *) return 1 ;;
+    esac
 }
 
 # printable TEXT: its first 200 characters on one line.
@@ -350,6 +378,8 @@ refused() {
     said="$1: $http_status ${error_code:-}${error_text:+ ($error_text)}"
     case " $codes_again " in *" ${error_code:-none} "*) again "$said" ;; esac
     case " $codes_unknown " in *" ${error_code:-none} "*) unknown "$said" ;; esac
+    # A card or machine id that is remembered may be that of one that is gone.
+    cache_drop identity
     case " $codes_permanent " in *" ${error_code:-none} "*) give_up "$said" ;; esac
     case $http_status in
     409 | 412 | 423 | 429) again "$said" ;;

@@ -69,6 +69,7 @@ class Rig:
     def __init__(self, cloud, addresses=()):
         self.cloud = cloud
         self.directory = Path(tempfile.mkdtemp(prefix="wgha-hooks-"))
+        self.hooks = HOOKS
         self.nodes = {}
         self.servers = []
         for node in ("a", "b"):
@@ -114,10 +115,11 @@ class Rig:
         for each in self.nodes:
             (self.directory / each / "term").write_text(f"{term} {each}\n")
 
-    def start(self, node, verb, deadline=10, term=TERM, environment=None, config=None):
-        path = config or self.config(node)
+    def start(self, node, verb, deadline=10, term=TERM, environment=None, config=None, arguments=None, shell=()):
+        if arguments is None:
+            arguments = (config or self.config(node), verb)
         return Run(
-            self.nodes[node].command(HOOKS / self.cloud.hook, path, verb),
+            self.nodes[node].command(*shell, self.hooks / self.cloud.hook, *arguments),
             {
                 "PATH": os.environ["PATH"],
                 "WGHA_CLUSTER": "edge", "WGHA_NODE": node, "WGHA_ROLE": "master", "WGHA_TERM": str(term), "WGHA_MASTER": node,

@@ -1,13 +1,20 @@
 """Every case of cases.py for every hook, and what is peculiar to one of them."""
 
 import cases
+from fake.aws import AwsEip, AwsRoute, AwsSecondaryIp
+from fake.azure import AzureRoute
 from fake.digitalocean import DigitalOcean
+from fake.gcp import GcpForwardingRule, GcpRoute
 from fake.hetzner import Hetzner
 from fake.openstack import OpenStack
 
-CLOUDS = (Hetzner, DigitalOcean, OpenStack)
+CLOUDS = (AwsEip, AwsSecondaryIp, AwsRoute, GcpRoute, GcpForwardingRule, AzureRoute, Hetzner, DigitalOcean, OpenStack)
 # What differs from hook to hook, by group of cases.
-PECULIAR = {}
+PECULIAR = {
+    AwsRoute: {"releases": False, "reads_of_a_look": 2},
+    AzureRoute: {"releases": False, "reads_of_a_look": 2},
+    GcpForwardingRule: {"releases": False},
+}
 
 
 def classes():

@@ -64,6 +64,7 @@ class Cloud:
     hook = ""  # the name of the hook
     base = ""  # what the endpoint has after host and port
     asynchronous = True  # whether its changes are operations
+    absence_is_seen = True  # whether looking tells what does not exist from what nobody has
 
     def __init__(self):
         self.lock = threading.RLock()

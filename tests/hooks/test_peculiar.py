@@ -1,0 +1,409 @@
+"""What is peculiar to one hook, or to the library that they share."""
+
+import itertools
+import json
+import os
+import random
+import re
+import stat
+import subprocess
+import time
+import unittest
+
+import cases
+from cases import AGAIN, DONE, GIVE_UP, NOT_MINE, UNKNOWN, Case
+from fake import azure, gcp, openstack
+from fake.aws import ENIS, AwsEip, AwsRoute
+from fake.cloud import Answer
+from fake.digitalocean import DigitalOcean
+from fake.hetzner import Hetzner
+from rig import HOOKS
+
+
+class Library(cases.Config):
+    make_cloud = Hetzner
+
+    def stub(self, program, says):
+        path = self.rig.directory / "bin" / program
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\necho '{says}'\n")
+        path.chmod(0o755)
+        return {"PATH": f"{path.parent}:{os.environ['PATH']}"}
+
+    def test_old_curl(self):
+        result = self.assert_(environment=self.stub("curl", "curl 7.81.0 (x86_64-pc-linux-gnu)"))
+        self.expect(result, GIVE_UP, "curl is 7.81.0: 7.86 or later")
+
+    def test_old_jq(self):
+        result = self.assert_(environment=self.stub("jq", "jq-1.5-1-a5b5cbe"))
+        self.expect(result, GIVE_UP, "jq is 1.5-1-a5b5cbe: 1.6 or later")
+
+    def test_new_curl_and_jq(self):
+        for curl in ("curl 8.0.1 (x)", "curl 10.0.0 (x)"):
+            environment = self.stub("curl", curl)
+            self.stub("jq", "jq-1.8.1")
+            # These two do nothing but tell their version.
+            self.expect(self.verify(environment=environment), UNKNOWN)
+
+    def test_no_curl(self):
+        # A path with what the library needs, but for curl.
+        directory = self.rig.directory / "bin"
+        directory.mkdir()
+        for program in ("sh", "tr", "ls", "date", "mkdir", "mv", "jq"):
+            (directory / program).symlink_to(f"/usr/bin/{program}")
+        library = (HOOKS / "lib.sh").read_text()
+        copy = self.rig.directory / "hooks"
+        copy.mkdir()
+        (copy / "lib.sh").write_text(library.replace("PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin", f"PATH={directory}"))
+        (copy / Hetzner.hook).symlink_to(HOOKS / Hetzner.hook)
+        self.rig.hooks = copy
+        self.expect(self.assert_(), GIVE_UP, "curl is missing", "apt-get install curl")
+
+    def test_usage(self):
+        config = self.rig.config("a")
+        for arguments in ((), ("assert",), (config,), (config, "asert"), (config, "assert", "more")):
+            result = self.rig.start("a", "assert", arguments=arguments).result()
+            self.expect(result, GIVE_UP, "usage: hetzner-floating-ip CONFIG assert|verify|release")
+
+    def test_other_shells(self):
+        for shell in (["bash", "--posix"], ["busybox", "sh"]):
+            self.cloud.give("b")
+            self.expect(self.rig.start("a", "assert", shell=shell).result(), DONE)
+
+    def test_secret_in_a_file(self):
+        secret = self.rig.directory / "token"
+        secret.write_text(f"{self.cloud.token}\n")
+        secret.chmod(0o600)
+        config = self.rig.config("a", token=None, token_file=secret)
+        config.chmod(0o644)
+        self.expect(self.assert_(config=config), DONE)
+        secret.chmod(0o640)
+        self.expect(self.verify(config=config), GIVE_UP, "only its owner")
+        secret.unlink()
+        self.expect(self.verify(config=config), GIVE_UP, "cannot read")
+        self.expect(self.verify(config=self.rig.config("a", token=None)), GIVE_UP, "'token'", "'token_file'")
+
+    def test_not_a_pair(self):
+        config = self.rig.config("a")
+        config.write_text(config.read_text() + "oops\n")
+        self.refused(config, "not KEY=value")
+
+    def test_a_value_that_breaks_out(self):
+        key = next(iter(self.cloud.config()))
+        for value in ('x"y', "x\\y", "x\ty"):
+            self.refused(self.rig.config("a", **{key: value}), key)
+
+    def test_nothing_is_executed(self):
+        mark = self.rig.directory / "mark"
+        key = next(iter(self.cloud.config()))
+        self.assert_(config=self.rig.config("a", **{key: f"$(touch {mark})`touch {mark}`"}))
+        self.assertFalse(mark.exists())
+
+    def test_no_such_file(self):
+        self.refused(self.rig.directory / "none", "none")
+
+    def test_quotes_and_comments(self):
+        config = self.rig.config("a")
+        config.write_text(f'# a comment\n  \n floating_ip="4711"\ntoken = \'{self.cloud.token}\'\nendpoint = {self.rig.endpoint()}')
+        config.chmod(0o600)
+        self.expect(self.assert_(config=config), DONE)
+
+    def test_what_is_remembered_is_for_its_owner(self):
+        self.expect(self.assert_(), DONE)
+        cache = self.rig.directory / "a" / "cache"
+        self.assertEqual(stat.S_IMODE(cache.stat().st_mode), 0o700)
+        files = list(cache.iterdir())
+        self.assertTrue(files)
+        for file in files:
+            self.assertEqual(stat.S_IMODE(file.stat().st_mode), 0o600)
+
+    def test_a_cache_that_cannot_be_written(self):
+        self.expect(self.assert_(config=self.rig.config("a", cache="/proc/none")), DONE)
+
+    def test_bad_deadline(self):
+        self.expect(self.assert_(deadline="soon"), GIVE_UP, "WGHA_DEADLINE_S")
+
+    def test_fraction_of_a_second(self):
+        self.expect(self.assert_(deadline="5.25"), DONE)
+
+    def test_no_proxy_between_here_and_the_metadata_service(self):
+        """A proxy would be asked for the API, and never for who this machine is."""
+        environment = {"http_proxy": "http://127.0.0.1:9"}
+        self.expect(self.verify(environment=environment), UNKNOWN, "127.0.0.1 port 9")
+        self.assertTrue(any(path.name.endswith(".identity") for path in (self.rig.directory / "a" / "cache").iterdir()))
+
+
+def random_json(rng, depth=0):
+    kind = rng.randrange(8 if depth < 4 else 6)
+    if kind == 6:
+        return [random_json(rng, depth + 1) for _ in range(rng.randrange(4))]
+    if kind == 7:
+        return {rng.choice("abcde"): random_json(rng, depth + 1) for _ in range(rng.randrange(4))}
+    word = "".join(rng.choice('xyz /"\\{}[],:') for _ in range(rng.randrange(6)))
+    return rng.choice([word, rng.randrange(-99, 10**12), rng.random() * 1e-9, True, False, None])
+
+
+def found(value, path):
+    """What fields.awk is to say."""
+    for step in path.split("."):
+        if isinstance(value, list) and step.isdigit() and int(step) < len(value):
+            value = value[int(step)]
+        elif isinstance(value, dict) and step in value:
+            value = value[step]
+        else:
+            return ""
+    if isinstance(value, str):
+        return value
+    return "" if value is None or isinstance(value, (dict, list)) else json.dumps(value)
+
+
+class Fields(unittest.TestCase):
+    """fields.awk against Python's reader of JSON."""
+
+    paths = [".".join(steps) for length in (1, 2, 3) for steps in itertools.product("abc012", repeat=length)]
+
+    def awk(self, text, awk=("awk",)):
+        command = [*awk, "-v", "paths=" + " ".join(self.paths), "-f", HOOKS / "fields.awk"]
+        return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+
+    def test_random_values(self):
+        seed = random.randrange(10**6)
+        rng = random.Random(seed)
+        for awk in (("awk",), ("busybox", "awk")):
+            for number in range(60):
+                value = {letter: random_json(rng) for letter in "abc"}
+                text = json.dumps(value, indent=rng.choice([None, 2]))
+                got = self.awk(text, awk)
+                want = "".join(found(value, path) + "\n" for path in self.paths)
+                self.assertEqual((got.returncode, got.stdout), (0, want), f"seed {seed}, {number}: {text}")
+
+    def test_what_is_no_json(self):
+        seed = random.randrange(10**6)
+        rng = random.Random(seed)
+        broken = ["", " ", "{", "}", "[1,]", '{"a":1,}', '{"a"}', '{"a":}', '{1:2}', '{"a" 1}', "[1 2]", "1 2", "<html>", "{]", "[}", "nul", '"a', "[,1]", ","]
+        while len(broken) < 60:
+            text = json.dumps({letter: random_json(rng) for letter in "abc"})
+            at = rng.randrange(len(text))
+            text = text[:at] + text[at + 1 :]
+            try:
+                json.loads(text, strict=False)
+            except ValueError as error:
+                # It is lenient with numbers and with what is in strings.
+                if "escape" not in str(error) and not re.search(r"-|\b0\d|\d\.", text):
+                    broken.append(text)
+        for text in broken:
+            self.assertEqual(self.awk(text).returncode, 1, f"seed {seed}: {text}")
+
+
+class HetznerOwn(Case):
+    make_cloud = Hetzner
+
+    def test_direct_assignment_is_refused(self):
+        """Then it is taken off the other first."""
+        self.cloud.give("b")
+        original = self.cloud.act
+
+        def act(command, request):
+            if command == "assign" and self.cloud.state["server"]:
+                return Answer(422, {"error": {"code": "floating_ip_assigned", "message": "already assigned"}})
+            return original(command, request)
+
+        self.cloud.act = act
+        self.cloud.operation_seconds = 0.2
+        self.expect(self.assert_(), DONE)
+        self.held_by("a")
+
+    def test_server_given(self):
+        self.cloud.metadata_works = False
+        self.expect(self.assert_(config=self.rig.config("a", server="101")), DONE)
+
+
+class DigitalOceanOwn(Case):
+    make_cloud = DigitalOcean
+
+    def test_another_422_is_permanent(self):
+        self.expect(self.assert_(config=self.rig.config("a", droplet="7")), GIVE_UP, "Droplet could not be found")
+
+
+class OpenStackOwn(Case):
+    make_cloud = openstack.OpenStack
+
+    def test_one_log_in(self):
+        for _ in range(3):
+            self.expect(self.verify(), NOT_MINE)
+        self.assertEqual(len(self.cloud.tokens), 1)
+
+    def test_token_taken_back(self):
+        self.expect(self.assert_(), DONE)
+        self.cloud.tokens.clear()
+        self.cloud.tokens.append("another")
+        self.expect(self.verify(), AGAIN, "new credentials")
+        self.expect(self.verify(), DONE)
+
+    def test_expired_token(self):
+        self.expect(self.assert_(), DONE)
+        cache = next((self.rig.directory / "a" / "cache").glob("*.credentials"))
+        cache.write_text(cache.read_text().replace(cache.read_text().split()[0], str(int(time.time()) - 1)))
+        self.expect(self.verify(), DONE)
+        self.assertEqual(len(self.cloud.tokens), 2)
+
+    def test_region(self):
+        self.expect(self.verify(config=self.rig.config("a", region="Mars")), GIVE_UP, "catalogue")
+        (self.rig.directory / "a" / "cache").rename(self.rig.directory / "a" / "old")
+        self.expect(self.assert_(config=self.rig.config("a", region="RegionOne")), DONE)
+
+    def test_endpoint_given(self):
+        for endpoint in (self.rig.endpoint(), self.rig.endpoint() + "/v2.0/"):
+            self.expect(self.assert_(config=self.rig.config("a", endpoint=endpoint)), DONE)
+
+
+class AwsOwn(Case):
+    make_cloud = AwsEip
+
+    def test_credentials_are_fetched_once(self):
+        seen = []
+        original = self.cloud.metadata
+        self.cloud.metadata = lambda request: seen.append(request.path) or original(request)
+        for _ in range(3):
+            self.expect(self.verify(), NOT_MINE)
+        self.assertEqual(sum(path.endswith("/gateway") for path in seen), 1, seen)
+
+    def test_no_role(self):
+        original = self.cloud.metadata
+        self.cloud.metadata = lambda request: Answer(404, "") if "/iam/" in request.path else original(request)
+        self.expect(self.assert_(), GIVE_UP, "profile")
+
+    def test_at_another_address_of_the_card(self):
+        config = self.rig.config("a", private_ip="10.0.1.77")
+        self.cloud.give("a")
+        self.expect(self.verify(config=config), NOT_MINE, "10.0.1.4")
+        self.expect(self.assert_(config=config), DONE)
+        self.expect(self.assert_(config=config), DONE, "already")
+        self.assertEqual(self.cloud.state, {**self.cloud.state, "eip": ENIS["a"], "private": "10.0.1.77"})
+
+    def test_a_card_that_was_replaced(self):
+        """A card that is remembered and gone is a permanent error once; then the new one is found."""
+        self.expect(self.assert_(), DONE)
+        cache = next((self.rig.directory / "a" / "cache").glob("*.identity"))
+        cache.write_text(cache.read_text().replace(ENIS["a"], "eni-gone"))
+        self.expect(self.assert_(), GIVE_UP)
+        self.expect(self.assert_(), DONE)
+
+    def test_interface(self):
+        self.expect(self.verify(config=self.rig.config("a", interface="none0")), GIVE_UP, "none0")
+        # The loopback has an address that the cloud does not know.
+        self.expect(self.verify(config=self.rig.config("a", interface="lo")), GIVE_UP, "00:00:00:00:00:00")
+
+    def test_dry_run_without_permission(self):
+        self.cloud.fault("denied", 1, only="change")
+        self.expect(self.assert_(environment={"WGHA_DRY_RUN": "1"}), GIVE_UP, "UnauthorizedOperation")
+
+    def test_clock_is_wrong(self):
+        self.cloud.trouble = lambda kind, original=self.cloud.trouble: original("x")
+        self.cloud.missing = "RequestExpired"
+        self.cloud.fault("denied", 1)
+        self.expect(self.assert_(), AGAIN, "RequestExpired")
+        self.expect(self.assert_(), DONE)
+
+
+class AwsRouteOwn(Case):
+    make_cloud = AwsRoute
+
+    def test_one_table_of_two(self):
+        """Killed between two tables: only the other is changed."""
+        self.cloud.give("b")
+        table = next(iter(self.cloud.state["routes"]))
+        self.cloud.state["routes"][table] = ENIS["a"]
+        self.expect(self.verify(), NOT_MINE, ENIS["b"])
+        self.expect(self.assert_(), DONE)
+        self.assertEqual(self.cloud.count("change"), 1)
+        self.held_by("a")
+
+
+class GcpRouteOwn(Case):
+    make_cloud = gcp.GcpRoute
+
+    def both(self, first, second):
+        self.cloud.give(None)
+        for node in (first, second):
+            hop = gcp.of_zone("instances", f"gw-{node}")
+            self.cloud.add(self.cloud.state, {"name": f"vpn-edge-gw-{node}", "destRange": gcp.DESTINATION, "nextHopInstance": hop})
+
+    def test_both_routes_are_nobodys(self):
+        self.both("a", "b")
+        for node in "ab":
+            self.expect(self.verify(node), NOT_MINE, "and others")
+
+    def test_own_is_the_newer(self):
+        """As after a kill before the other's was deleted."""
+        self.both("b", "a")
+        self.expect(self.assert_(), DONE)
+        self.assertEqual(self.cloud.count("change"), 1)
+        self.held_by("a")
+
+    def test_own_is_the_older(self):
+        """It is made again, so that of two masters the later one stays."""
+        self.both("a", "b")
+        self.expect(self.assert_(), DONE)
+        self.held_by("a")
+
+    def test_only_its_own_are_touched(self):
+        self.cloud.give("b")
+        self.expect(self.assert_(), DONE)
+        self.assertEqual(sorted(self.cloud.state["routes"]), ["default-route", "vpn-edge-gw-a", "vpn-other"])
+
+    def test_pages(self):
+        self.cloud.page_size = 1
+        self.cloud.give("b")
+        self.expect(self.assert_(), DONE)
+        self.held_by("a")
+
+    def test_a_hop_that_is_gone(self):
+        """A machine of the same name in another zone, before."""
+        self.cloud.give("a")
+        route = self.cloud.state["routes"]["vpn-edge-gw-a"]
+        route["nextHopInstance"] = route["nextHopInstance"].replace(gcp.ZONE, "europe-west1-b")
+        self.expect(self.verify(), NOT_MINE)
+        self.expect(self.assert_(), DONE)
+        self.held_by("a")
+
+
+class AzureRouteOwn(Case):
+    make_cloud = azure.AzureRoute
+
+    def test_operations_may_not_be_read(self):
+        """Then the route's own state tells."""
+        self.cloud.operation_seconds = 0.4
+        self.cloud.operation = lambda number: self.cloud.trouble("denied")
+        self.expect(self.assert_(), DONE)
+        self.held_by("a")
+
+    def test_the_token_goes_to_nobody_else(self):
+        original = self.cloud.put
+
+        def put(table, request):
+            answer = original(table, request)
+            answer.headers["Azure-AsyncOperation"] = "http://127.0.0.1:8000@169.254.169.254/steal"
+            return answer
+
+        self.cloud.put = put
+        stolen = []
+        metadata = self.cloud.metadata
+        self.cloud.metadata = lambda request: stolen.append(request.headers.get("Authorization")) or metadata(request)
+        self.expect(self.assert_(), DONE)
+        self.assertEqual([token for token in stolen if token], [])
+
+    def test_another_destination_under_the_name(self):
+        self.cloud.give("a")
+        for route in self.cloud.state["routes"].values():
+            route["addressPrefix"] = "10.9.0.0/24"
+        self.expect(self.verify(), NOT_MINE, "10.9.0.0/24")
+        self.expect(self.assert_(), DONE)
+        self.held_by("a")
+
+    def test_metadata_service_says_404_for_a_moment(self):
+        original = self.cloud.metadata
+        self.cloud.metadata = lambda request: Answer(404, "")
+        self.expect(self.assert_(), AGAIN)
+        self.cloud.metadata = original
+        self.expect(self.assert_(), DONE)
