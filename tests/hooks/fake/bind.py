@@ -94,7 +94,7 @@ class Bind(Cloud):
     # What is asked of every cloud.
     def config(self):
         return {
-            "endpoint": None, "server": "127.0.0.1", "port": 5300, "zone": ZONE, "name": NAME,
+            "server": "127.0.0.1", "port": 5300, "zone": ZONE, "name": NAME, "endpoint": None,
             "addresses": " ".join(f"{n}={a}" for n, a in ADDRESSES.items()), "key_file": self.directory / "wgha-key.key",
         }  # fmt: skip
 
