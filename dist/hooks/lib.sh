@@ -414,13 +414,14 @@ hook() {
     deadline=${WGHA_DEADLINE_S:-30}
     deadline=${deadline%%.*}
     case $deadline in '' | *[!0-9]*) give_up "WGHA_DEADLINE_S=${WGHA_DEADLINE_S:-} is no number" ;; esac
-    # 0.3 s to say how it went, before the daemon kills it.
-    deadline=$((uptime + deadline * 100 - 30))
+    # Half a second to say how it went, before the daemon kills it.
+    deadline=$((uptime + deadline * 100 - 50))
     conf_cache=/run/wgha/hooks
     read_conf "$conf"
     cache=$conf_cache
-    cache_prefix=$(printf '%s' "$name$conf" | tr -c 'a-zA-Z0-9.-' '_')
+    cache_prefix=all
     check_tools
+    cache_prefix=$(printf '%s' "$name$conf" | tr -c 'a-zA-Z0-9.-' '_')
     prepare
     "run_$verb"
 }

@@ -76,7 +76,9 @@ class Rig:
             space = self.nodes[node] = Namespace(f"{METADATA[0]}/32", *addresses)
             self.listen(node, API, cloud.serve)
             self.listen(node, METADATA, cloud.serve_metadata)
-            (self.directory / node).mkdir(mode=0o700)
+            (self.directory / node / "cache").mkdir(parents=True, mode=0o700)
+            # Saves 25 ms in every run. Who wants to see the look at curl's and jq's versions calls forget().
+            (self.directory / node / "cache" / "all.tools").write_text("0 ok\n")
             assert space.fd is not None
         self.master("a")
 
@@ -93,6 +95,10 @@ class Rig:
 
     def endpoint(self):
         return f"http://{API[0]}:{API[1]}{self.cloud.base}"
+
+    def forget(self, node):
+        """All that a hook remembers, as after a boot."""
+        shutil.rmtree(self.directory / node / "cache")
 
     def config(self, node, **changes):
         """The path of a config file for node; a change to None leaves the key out."""

@@ -6,7 +6,7 @@ import unittest
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 MODULES = ("test_moto", "test_clients", "test_dns", "test_claims", "test_peculiar", "test_speed")
-AT_ONCE = 8
+AT_ONCE = 10
 
 
 def each(suite):

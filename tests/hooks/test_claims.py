@@ -24,6 +24,8 @@ def classes():
         for group in cases.GROUPS:
             own = {"make_cloud": cloud, "__module__": __name__, **PECULIAR.get(cloud, {})}
             own["__qualname__"] = name = f"{cloud.__name__}{group.__name__}"
+            if not cloud.asynchronous:
+                own.update(dict.fromkeys(cases.OF_OPERATIONS))
             made[name] = type(name, (group,), own)
     return made
 

@@ -14,7 +14,7 @@ import cases
 from cases import AGAIN, DONE, GIVE_UP, NOT_MINE, UNKNOWN, Case
 from fake import azure, gcp, openstack
 from fake.aws import ENIS, AwsEip, AwsRoute
-from fake.cloud import Answer
+from fake.cloud import SLOW_SECONDS, Answer
 from fake.digitalocean import DigitalOcean
 from fake.hetzner import Hetzner
 from rig import HOOKS
@@ -29,6 +29,42 @@ class Library(cases.Config):
         path.write_text(f"#!/bin/sh\necho '{says}'\n")
         path.chmod(0o755)
         return {"PATH": f"{path.parent}:{os.environ['PATH']}"}
+
+    def setUp(self):
+        super().setUp()
+        for node in self.rig.nodes:
+            self.rig.forget(node)
+
+    def test_back_and_forth(self):
+        for term, node in enumerate("abab", start=20):
+            self.rig.master(node, term)
+            self.expect(self.assert_(node, term=term), DONE)
+        self.held_by("b")
+
+    def test_nobody_listens(self):
+        config = self.rig.config("a", endpoint=f"http://127.0.0.1:1{self.cloud.base}")
+        self.expect(self.verify(config=config), UNKNOWN)
+        self.expect(self.assert_(config=config), AGAIN)
+        self.expect(self.assert_(), DONE)
+
+    def test_slow(self):
+        self.cloud.fault("slow", 2)
+        result = self.assert_()
+        self.expect(result, DONE)
+        self.assertGreater(result.seconds, 2 * SLOW_SECONDS)
+
+    def test_another_node(self):
+        self.rig.master("b", term=7)
+        self.expect(self.assert_(term=7), AGAIN, "of b")
+        self.no_change()
+
+    def test_no_term_file(self):
+        (self.rig.directory / "a" / "term").unlink()
+        self.expect(self.assert_(), AGAIN)
+        self.no_change()
+
+    def test_by_hand(self):
+        self.expect(self.assert_(environment={"WGHA_TERM_FILE": ""}), DONE)
 
     def test_old_curl(self):
         result = self.assert_(environment=self.stub("curl", "curl 7.81.0 (x86_64-pc-linux-gnu)"))
@@ -249,7 +285,7 @@ class OpenStackOwn(Case):
 
     def test_region(self):
         self.expect(self.verify(config=self.rig.config("a", region="Mars")), GIVE_UP, "catalogue")
-        (self.rig.directory / "a" / "cache").rename(self.rig.directory / "a" / "old")
+        self.rig.forget("a")
         self.expect(self.assert_(config=self.rig.config("a", region="RegionOne")), DONE)
 
     def test_endpoint_given(self):
