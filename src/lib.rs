@@ -22,6 +22,7 @@ pub mod process;
 pub mod release;
 pub mod run;
 pub mod setup;
+pub mod sign;
 pub mod state;
 pub mod status;
 pub mod sync;

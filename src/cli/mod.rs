@@ -13,12 +13,13 @@ mod args;
 mod check;
 pub mod client;
 mod keygen;
+mod sign;
 #[cfg(test)]
 mod tests;
 
 pub use args::{
-    Cli, Command, EventsArgs, Global, HandoverArgs, KeygenArgs, MaintenanceArgs, RunArgs,
-    StatusArgs, Switch,
+    Cli, Command, EventsArgs, Global, HandoverArgs, KeygenArgs, MaintenanceArgs, RunArgs, SignArgs,
+    SignRequest, SignScheme, StatusArgs, Switch,
 };
 
 /// What the exit code of a command means.
@@ -65,6 +66,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Events(args) => client::events(&socket(), args.json, args.follow),
         Command::Reload => client::reload(&socket()),
         Command::Keygen(args) => keygen::run(args),
+        Command::Sign(args) => sign::run(args),
         Command::Release => crate::release::run(&Places::of(config).state_dir),
     }
 }

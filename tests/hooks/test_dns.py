@@ -367,6 +367,7 @@ def classes(cloud, instead, *bases):
     for group in (*cases.GROUPS, type("Records", (Records, cases.Case), {})):
         own = {name: test for base in reversed(instead.__mro__) for name, test in vars(base).items() if name.startswith("test_")}
         own = {name: test for name, test in own.items() if hasattr(group, name)}
+        own.update(dict.fromkeys(cases.OF_OPERATIONS))
         name = f"{cloud.__name__}{group.__name__}"
         made[name] = type(name, (*bases, group), {**own, "make_cloud": cloud, "__module__": __name__, "__qualname__": name})
     return made
