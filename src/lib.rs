@@ -26,6 +26,7 @@ pub mod realtime;
 pub mod release;
 pub mod run;
 pub mod setup;
+pub mod sign;
 pub mod state;
 pub mod status;
 pub mod sync;

@@ -287,11 +287,13 @@ change() {
     http "$@"
 }
 
-# metadata PATH [CONFIG LINES [METHOD]]: from the machine's own metadata service, never through a proxy.
+# metadata PATH [CONFIG LINES [METHOD]]: from the machine's own metadata service, never through a proxy. Some clouds have
+# it elsewhere.
+metadata_at=http://169.254.169.254
 metadata() {
     kept_config=$http_config kept_max=$http_max
     http_config="noproxy = \"*\"${2:+$newline$2}" http_max=300
-    http "${3:-GET}" "http://169.254.169.254$1"
+    http "${3:-GET}" "$metadata_at$1"
     metadata_result=$?
     http_config=$kept_config http_max=$kept_max
     return "$metadata_result"

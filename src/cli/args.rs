@@ -54,6 +54,8 @@ pub enum Command {
     Release,
     /// Make the cluster's key file, or a witness's from it
     Keygen(KeygenArgs),
+    /// Print the headers that sign a request to a cloud, where curl cannot
+    Sign(SignArgs),
 }
 
 /// `wgha run`.
@@ -159,4 +161,77 @@ pub struct KeygenArgs {
     /// The new key's number, unique in its key file
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "witness_from")]
     pub id: u16,
+}
+
+/// `wgha sign`.
+#[derive(Args, Clone, Debug)]
+pub struct SignArgs {
+    /// How
+    #[command(subcommand)]
+    pub scheme: SignScheme,
+    /// Print lines for curl's --config instead of lines for its --header @-
+    #[arg(long, global = true)]
+    pub curl: bool,
+}
+
+/// Whose signature.
+#[derive(Clone, Debug, Subcommand)]
+pub enum SignScheme {
+    /// Alibaba Cloud's ACS3-HMAC-SHA256
+    Acs3 {
+        /// The operation, such as DescribeEipAddresses
+        #[arg(long)]
+        action: String,
+        /// The API's version, such as 2016-04-28
+        #[arg(long = "api-version", value_name = "VERSION")]
+        version: String,
+        /// What is signed.
+        #[command(flatten)]
+        request: SignRequest,
+    },
+    /// Tencent Cloud's TC3-HMAC-SHA256
+    Tc3 {
+        /// The product, such as vpc
+        #[arg(long)]
+        service: String,
+        /// The operation, such as DescribeAddresses
+        #[arg(long)]
+        action: String,
+        /// The API's version, such as 2017-03-12
+        #[arg(long = "api-version", value_name = "VERSION")]
+        version: String,
+        /// Where, such as eu-frankfurt
+        #[arg(long)]
+        region: Option<String>,
+        /// What is signed.
+        #[command(flatten)]
+        request: SignRequest,
+    },
+    /// Oracle Cloud's HTTP signatures (RSA-SHA256)
+    Oci {
+        /// What is signed.
+        #[command(flatten)]
+        request: SignRequest,
+    },
+}
+
+/// A request to sign.
+#[derive(Args, Clone, Debug)]
+pub struct SignRequest {
+    /// The id of the secret; for oci TENANCY/USER/FINGERPRINT
+    #[arg(long, value_name = "ID")]
+    pub key_id: String,
+    /// A file with the secret, and a session token on the second line if there is one; for oci a PEM file
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: PathBuf,
+    /// A file with the body; none unless given
+    #[arg(long, value_name = "FILE")]
+    pub body: Option<PathBuf>,
+    /// The body's media type
+    #[arg(long, value_name = "TYPE", default_value = "application/json")]
+    pub content_type: String,
+    /// The method, in capitals
+    pub method: String,
+    /// The URL, its query percent-encoded
+    pub url: String,
 }

@@ -14,12 +14,13 @@ mod args;
 mod check;
 pub mod client;
 mod keygen;
+mod sign;
 #[cfg(test)]
 mod tests;
 
 pub use args::{
     ClaimArgs, ClaimVerb, Cli, Command, EventsArgs, Global, HandoverArgs, KeygenArgs,
-    MaintenanceArgs, ReloadArgs, RunArgs, StatusArgs, Switch,
+    MaintenanceArgs, ReloadArgs, RunArgs, SignArgs, SignRequest, SignScheme, StatusArgs, Switch,
 };
 
 /// What the exit code of a command means.
@@ -77,6 +78,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             let ask = claims::ByHand { verb, dry_run: args.dry_run, force: args.force };
             claims::by_hand(config, node.as_deref(), ask)
         }
+        Command::Sign(args) => sign::run(args),
         Command::Release => crate::release::run(config, node.as_deref()),
     }
 }

@@ -44,6 +44,9 @@ fn every_command_of_the_contract() {
         "wgha keygen",
         "wgha keygen --out /k --id 2",
         "wgha keygen --out /w --witness-from /k",
+        "wgha sign acs3 --key-id k --secret-file /s --action a --api-version v POST https://h/",
+        "wgha sign tc3 --key-id k --secret-file /s --service vpc --action a --api-version v --curl POST https://h/",
+        "wgha sign oci --key-id t/u/f --secret-file /s --body /b PUT https://h/",
     ] {
         assert!(parse(line).is_ok(), "{line}");
     }

@@ -6,6 +6,8 @@ use std::io;
 use super::schema::{ADDRESS, LATER_TABLES, TABLES};
 use super::*;
 
+mod docs;
+
 /// A machine as a test wants it.
 #[derive(Default)]
 struct Bench {

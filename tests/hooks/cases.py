@@ -170,6 +170,20 @@ class Trouble(Case):
         self.cloud.fault("garbage", 99)
         self.untouched_then_back()
 
+    def test_answers_are_cut(self):
+        self.cloud.fault("cut", 99, only="read")
+        self.untouched_then_back()
+
+    def test_a_change_is_answered_in_part(self):
+        """It was done, which the next run sees."""
+        self.cloud.fault("cut", 1, only="change")
+        self.expect(self.assert_(), AGAIN)
+        self.assertEqual(self.cloud.count("change"), 1)
+        until = time.monotonic() + 5
+        while self.assert_().code != DONE:
+            self.assertLess(time.monotonic(), until)
+        self.assertEqual(self.cloud.owner(), "a")
+
     def test_hangs(self):
         self.cloud.fault("hang", 99)
         for result, code in ((self.verify(deadline=DEADLINE_S), UNKNOWN), (self.assert_(deadline=DEADLINE_S), AGAIN)):
@@ -338,7 +352,7 @@ class Config(Case):
             self.assertNotIn(secret, result.said)
 
     def test_unknown_key(self):
-        self.refused(self.rig.config("a", colour="blue"), "'colour'", "endpoint")
+        self.refused(self.rig.config("a", colour="blue"), "'colour'", "cache")
 
     def test_missing_key(self):
         key = next(iter(self.cloud.config()))
@@ -395,7 +409,7 @@ class RandomFaults(Case):
         self.cloud.operation_fails = rng.choice([0, 0, 1]) if self.cloud.asynchronous else 0
         self.cloud.stale_after_change = rng.choice([0, 0, 1, 2])
         if rng.random() < 0.7:
-            kind = rng.choice(["busy", "locked", "error", "garbage", "drop", "hang"])
+            kind = rng.choice(["busy", "locked", "error", "garbage", "cut", "drop", "hang"])
             # Nothing is locked for those who only read.
             self.cloud.fault(kind, rng.choice([1, 2]), "change" if kind == "locked" else rng.choice(["any", "change", "read"]))
 

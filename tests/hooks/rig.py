@@ -71,6 +71,7 @@ class Rig:
         self.directory = Path(tempfile.mkdtemp(prefix="wgha-hooks-"))
         self.hooks = HOOKS
         self.nodes = {}
+        self.path = os.environ["PATH"]
         self.servers = []
         for node in ("a", "b"):
             space = self.nodes[node] = Namespace(f"{METADATA[0]}/32", *addresses)
@@ -127,7 +128,7 @@ class Rig:
         return Run(
             self.nodes[node].command(*shell, self.hooks / self.cloud.hook, *arguments),
             {
-                "PATH": os.environ["PATH"],
+                "PATH": self.path,
                 "WGHA_CLUSTER": "edge", "WGHA_NODE": node, "WGHA_ROLE": "master", "WGHA_TERM": str(term), "WGHA_MASTER": node,
                 "WGHA_VERB": verb, "WGHA_DEADLINE_S": str(deadline), "WGHA_TERM_FILE": str(self.directory / node / "term"),
                 **(environment or {}),

@@ -334,11 +334,23 @@ class AwsOwn(Case):
         self.cloud.fault("denied", 1, only="change")
         self.expect(self.assert_(environment={"WGHA_DRY_RUN": "1"}), GIVE_UP, "UnauthorizedOperation")
 
+    def one_error(self, code):
+        """The next call is refused with it, and 400."""
+        self.cloud.missing = code
+        self.cloud.fault("missing", 1)
+
     def test_clock_is_wrong(self):
-        self.cloud.trouble = lambda kind, original=self.cloud.trouble: original("x")
-        self.cloud.missing = "RequestExpired"
-        self.cloud.fault("denied", 1)
+        self.one_error("RequestExpired")
         self.expect(self.assert_(), AGAIN, "RequestExpired")
+        self.expect(self.assert_(), DONE)
+
+    def test_expired_session(self):
+        """New credentials if they were remembered; if they were new, a person must look."""
+        self.one_error("ExpiredToken")
+        self.expect(self.assert_(), GIVE_UP, "ExpiredToken")
+        self.expect(self.assert_(), DONE)
+        self.one_error("ExpiredToken")
+        self.expect(self.assert_(), AGAIN, "new credentials")
         self.expect(self.assert_(), DONE)
 
 

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 # The kinds of fault that Cloud.fault takes. The first five are answered in the provider's own words.
 IN_WORDS = ("busy", "locked", "error", "denied", "missing")
-OTHERS = ("garbage", "drop", "hang", "slow")
+OTHERS = ("garbage", "cut", "drop", "hang", "slow")
 SLOW_SECONDS = 1.5
 
 
@@ -40,6 +40,7 @@ class Answer:
     status: int = 200
     body: object = b""
     headers: dict = field(default_factory=dict)
+    cut: bool = False  # the connection is closed after a part of it
 
     def encoded(self):
         if isinstance(self.body, (dict, list)):
@@ -180,8 +181,9 @@ class Cloud:
             fault = next((f for f in self.faults if f.times > 0 and f.only in ("any", kind)), None)
             if fault:
                 fault.times -= 1
-            if fault is None or fault.kind == "slow":
+            if fault is None or fault.kind in ("slow", "cut"):
                 answer = self.checked(request)
+                answer.cut = fault is not None and fault.kind == "cut"
             elif fault.kind in IN_WORDS:
                 answer = self.trouble(fault.kind)
             elif fault.kind == "garbage":
@@ -226,7 +228,7 @@ def listen(make_socket, serve, node):
             self.send_header("Content-Length", str(len(body)))
             self.send_header("Connection", "close")
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(body[: len(body) * 2 // 3] if answer.cut else body)
 
         do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any
 
