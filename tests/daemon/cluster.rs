@@ -332,9 +332,16 @@ impl Daemon {
 
     /// The worker's process id.
     pub(crate) fn worker(&self) -> Pid {
+        let children = self.children();
+        assert_eq!(children.len(), 1, "{children:?}");
+        children[0]
+    }
+
+    fn children(&self) -> Vec<Pid> {
         let pid = self.process.id();
-        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-        Pid::from_raw(children.trim().parse().unwrap())
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        let children = children.unwrap_or_default();
+        children.split_whitespace().map(|child| Pid::from_raw(child.parse().unwrap())).collect()
     }
 
     fn pid(&self) -> Pid {
@@ -355,9 +362,15 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        let children = self.children();
         // It may have ended already.
         let _ = killpg(self.pid(), Signal::SIGKILL);
         let _ = self.process.wait();
+        // Whoever starts it again must not find the lock of a worker that is still being taken apart.
+        let end = Instant::now() + PATIENCE;
+        while !children.iter().all(|child| is_dead(*child)) && Instant::now() < end {
+            sleep(Duration::from_millis(5));
+        }
     }
 }
 
