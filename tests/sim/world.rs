@@ -293,9 +293,7 @@ impl World {
         self.hosts[host].kill();
         if clean {
             self.hosts[host].gateway.effects = false;
-            if self.mutation != Mutation::BuriedOpen {
-                self.shut_gate(host, 0);
-            }
+            self.shut_gate(host, 0);
         }
         self.audit.died(host, self.now);
     }
@@ -320,7 +318,9 @@ impl World {
         }
         if !matches!(self.mutation, Mutation::BuriedEarly | Mutation::BuriedAlive) {
             self.hosts[host].gateway.effects = false;
-            self.shut_gate(host, 0);
+            if self.mutation != Mutation::BuriedOpen {
+                self.shut_gate(host, 0);
+            }
         }
         self.note(|| format!("the guard of {} shows its obituary", host_name(host)));
         self.messages += 1;
