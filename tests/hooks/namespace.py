@@ -57,7 +57,7 @@ def in_thread(function):
     def run():
         try:
             results.append((function(), None))
-        except BaseException as error:  # noqa: BLE001 (raised again)
+        except BaseException as error:
             results.append((None, error))
 
     thread = threading.Thread(target=run)

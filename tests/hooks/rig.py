@@ -35,7 +35,7 @@ class Run:
         self.process = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             start_new_session=True,
-        )  # fmt: skip
+        )
 
     def result(self, within=30):
         try:
@@ -133,7 +133,7 @@ class Rig:
                 "WGHA_VERB": verb, "WGHA_DEADLINE_S": str(deadline), "WGHA_TERM_FILE": str(self.directory / node / "term"),
                 **(environment or {}),
             },
-        )  # fmt: skip
+        )
 
     def run(self, node, verb, **words):
         return self.start(node, verb, **words).result()

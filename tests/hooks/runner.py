@@ -5,7 +5,7 @@ import time
 import unittest
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
-MODULES = ("test_moto", "test_clients", "test_docs", "test_dns", "test_signed", "test_claims", "test_peculiar", "test_speed")
+MODULES = ("test_moto", "test_clients", "test_docs", "test_dns", "test_signed", "test_claims", "test_peculiar", "test_library", "test_speed")
 AT_ONCE = 10
 
 

@@ -47,7 +47,7 @@ class Boto3(Client):
         return boto3.client(
             "ec2", region_name="eu-central-1", endpoint_url=self.rig.endpoint(), aws_access_key_id=aws.KEY,
             aws_secret_access_key=aws.SECRET, aws_session_token=aws.SESSION, config=Config(retries={"total_max_attempts": 1}),
-        )  # fmt: skip
+        )
 
     def error_code(self, function):
         from botocore.exceptions import ClientError
@@ -122,7 +122,7 @@ class Routes(Boto3):
             hops = {route["DestinationCidrBlock"]: route.get("NetworkInterfaceId") for route in routes}
             self.assertEqual(hops[aws.DESTINATION], aws.ENIS["b"])
             words = {"RouteTableId": table, "DestinationCidrBlock": aws.DESTINATION, "NetworkInterfaceId": aws.ENIS["a"]}
-            self.assertEqual(self.error_code(lambda: ec2.create_route(**words)), "RouteAlreadyExists")  # noqa: B023
+            self.assertEqual(self.error_code(lambda: ec2.create_route(**words)), "RouteAlreadyExists")
             ec2.replace_route(**words)
         self.assertEqual(self.cloud.owner(), "a")
         self.cloud.give(None)
@@ -204,7 +204,7 @@ class OpenStackClient(Client):
         words = {
             "auth_url": config["auth_url"], "application_credential_id": config["application_credential_id"],
             "application_credential_secret": config["application_credential_secret"],
-        }  # fmt: skip
+        }
         network = sdk.connect(auth_type="v3applicationcredential", region_name="RegionOne", load_yaml_config=False, **words).network
         self.assertEqual(network.get_ip(openstack.FLOATING_IP).port_id, openstack.PORTS["b"])
         moved = network.update_ip(openstack.FLOATING_IP, port_id=openstack.PORTS["a"])
@@ -262,7 +262,7 @@ class GoogleRoutes(GoogleClient):
         body = {
             "name": "vpn-edge-gw-a", "destRange": gcp.DESTINATION, "network": listed[0]["network"], "priority": 1000,
             "nextHopInstance": gcp.of_zone("instances", "gw-a"),
-        }  # fmt: skip
+        }
         self.wait(compute.routes().insert(body=body, **project), operation)
         self.assertEqual(self.reason(compute.routes().insert(body=body, **project)), "alreadyExists")
         self.wait(compute.routes().delete(route="vpn-edge-gw-b", **project), operation)

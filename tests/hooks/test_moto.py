@@ -92,7 +92,7 @@ class Moto(unittest.TestCase):
         config = self.rig.config(
             node, endpoint=f"http://127.0.0.1:{PORT}", access_key_id=self.key["AccessKeyId"],
             secret_access_key=secret or self.key["SecretAccessKey"], **keys,
-        )  # fmt: skip
+        )
         self.rig.master(node)
         return self.rig.run(node, verb, config=config, environment=environment)
 

@@ -10,7 +10,7 @@ from fake import aws
 from rig import Rig
 from test_claims import CLOUDS
 
-RUNS = 7
+RUNS = 5
 TARGET_MS = 150
 
 
@@ -51,12 +51,10 @@ class Speed(unittest.TestCase):
         command = [
             "aws", "--region", "eu-central-1", "--endpoint-url", rig.endpoint(), "ec2", "associate-address",
             "--allocation-id", aws.ALLOCATION, "--network-interface-id", aws.ENIS["a"], "--allow-reassociation",
-        ]  # fmt: skip
-        times = []
-        for _ in range(3):
-            cloud.give("b")
-            began = time.monotonic()
-            subprocess.run(rig.nodes["a"].command(*command), check=True, stdout=subprocess.DEVNULL)
-            times.append((time.monotonic() - began) * 1000)
-            self.assertEqual(cloud.owner(), "a")
-        print(f"speed: aws ec2 associate-address, that call alone: {statistics.median(times):.0f} ms", flush=True)
+        ]
+        cloud.give("b")
+        began = time.monotonic()
+        subprocess.run(rig.nodes["a"].command(*command), check=True, stdout=subprocess.DEVNULL)
+        milliseconds = (time.monotonic() - began) * 1000
+        self.assertEqual(cloud.owner(), "a")
+        print(f"speed: aws ec2 associate-address, that call alone: {milliseconds:.0f} ms", flush=True)

@@ -89,7 +89,7 @@ class Aws(Cloud):
                 "Code": "Success", "Type": "AWS-HMAC", "LastUpdated": "2026-11-22T10:00:00Z", "AccessKeyId": KEY,
                 "SecretAccessKey": SECRET, "Token": SESSION, "Expiration": expires.strftime("%Y-%m-%dT%H:%M:%SZ"),
             },
-        }  # fmt: skip
+        }
         return Answer(200, values[path]) if path in values else Answer(404, "")
 
     def eni_of(self, node):
@@ -126,7 +126,7 @@ class Aws(Cloud):
                 "associationId": f"eipassoc-{holder}" if holder else None, "networkInterfaceId": holder,
                 "privateIpAddress": state["private"] or (ADDRESSES[NODES[holder]] if holder else None),
             }]
-        }  # fmt: skip
+        }
 
     def AssociateAddress(self, form):
         eni = form["NetworkInterfaceId"]
@@ -156,7 +156,7 @@ class Aws(Cloud):
             cards.append({
                 "networkInterfaceId": eni, "subnetId": SUBNET, "status": "in-use", "privateIpAddress": addresses[0],
                 "sourceDestCheck": False, "privateIpAddressesSet": private,
-            })  # fmt: skip
+            })
         return {"networkInterfaceSet": cards}
 
     def AssignPrivateIpAddresses(self, form):

@@ -111,4 +111,4 @@ class AzureRoute(Cloud):
         return {
             "name": "vpn", "id": f"{PREFIX}{table}/routes/vpn", "etag": 'W/"1"', "type": "Microsoft.Network/routeTables/routes",
             "properties": {**route, "provisioningState": "Updating" if busy else "Succeeded", "hasBgpOverride": False},
-        }  # fmt: skip
+        }

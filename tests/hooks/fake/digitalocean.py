@@ -82,14 +82,14 @@ class DigitalOcean(Cloud):
             "id": operation["id"], "status": status, "type": operation["type"], "started_at": "2026-11-22T10:00:00Z",
             "completed_at": "2026-11-22T10:00:11Z" if operation["done"] else None, "resource_id": 758604968,
             "resource_type": "reserved_ip", "region": REGION, "region_slug": "fra1",
-        }  # fmt: skip
+        }
 
     def reserved_ip(self):
         droplet = self.seen()["droplet"]
         return {
             "ip": ADDRESS, "region": REGION, "locked": bool(self.running()), "project_id": "746c6152-2fa2-11ed-92d3-27aaa54e4988",
             "droplet": {"id": droplet, "name": f"gw-{NODES[droplet]}", "status": "active"} if droplet else None,
-        }  # fmt: skip
+        }
 
 
 REGION = {"name": "Frankfurt 1", "slug": "fra1", "features": [], "available": True, "sizes": []}

@@ -39,7 +39,7 @@ class Gcp(Cloud):
         status, reason = TROUBLE[kind]
         return Answer(status, {
             "error": {"code": status, "message": f"fake: {reason}", "errors": [{"message": f"fake: {reason}", "domain": "global", "reason": reason}]}
-        })  # fmt: skip
+        })
 
     def metadata(self, request):
         if request.headers.get("Metadata-Flavor") != "Google":
@@ -59,7 +59,7 @@ class Gcp(Cloud):
         body = {
             "kind": "compute#operation", "id": str(operation["id"]), "name": f"operation-{operation['id']}", "operationType": operation["type"],
             "status": status, "progress": 100 if operation["done"] else 0, "selfLink": f"{ROOT}/projects/{PROJECT}/{scope}/operations/operation-{operation['id']}",
-        }  # fmt: skip
+        }
         if operation["done"] and operation["fails"]:
             body["error"] = {"errors": [{"code": "RESOURCE_NOT_READY", "message": "fake: it failed"}]}
             body["httpErrorStatusCode"] = 400
@@ -111,7 +111,7 @@ class GcpRoute(Gcp):
             "kind": "compute#route", "id": str(self.made), "creationTimestamp": when.isoformat(timespec="milliseconds") + "-08:00", "priority": 1000,
             "network": f"{ROOT}/projects/{PROJECT}/global/networks/{NETWORK}",
             "selfLink": f"{ROOT}/projects/{PROJECT}/global/routes/{route['name']}", **route,
-        }  # fmt: skip
+        }
 
     def answer(self, request):
         path = request.path.removeprefix(f"{PATH}/")
@@ -178,7 +178,7 @@ class GcpForwardingRule(Gcp):
             rule = {
                 "kind": "compute#forwardingRule", "id": "1", "name": "vpn", "region": f"{ROOT}/projects/{PROJECT}/{scope}",
                 "IPAddress": "203.0.113.50", "IPProtocol": "UDP", "portRange": "51820-51820", "loadBalancingScheme": "EXTERNAL",
-            }  # fmt: skip
+            }
             return Answer(200, {**rule, "target": target} if target else rule)
         if path == f"{scope}/forwardingRules/vpn/setTarget" and request.method == "POST":
             target = request.json()["target"]

@@ -89,10 +89,10 @@ class Hetzner(Cloud):
             "id": 4711, "name": "vpn", "description": None, "ip": "203.0.113.10", "type": "ipv4",
             "server": self.seen()["server"], "dns_ptr": [], "home_location": LOCATION, "blocked": False,
             "protection": {"delete": False}, "labels": {}, "created": "2026-01-01T00:00:00+00:00",
-        }  # fmt: skip
+        }
 
 
 LOCATION = {
     "id": 1, "name": "fsn1", "description": "Falkenstein", "country": "DE", "city": "Falkenstein",
     "latitude": 50.0, "longitude": 12.0, "network_zone": "eu-central",
-}  # fmt: skip
+}

@@ -33,7 +33,7 @@ class OpenStack(Cloud):
         return {
             "auth_url": "http://127.0.0.1:8000/identity/v3", "endpoint": None, "floating_ip": FLOATING_IP,
             "application_credential_id": "ac1d", "application_credential_secret": self.secret,
-        }  # fmt: skip
+        }
 
     def secrets(self):
         return [self.secret, *self.tokens]
@@ -97,7 +97,7 @@ class OpenStack(Cloud):
             "user": {"id": "u", "name": "wgha", "domain": {"id": "default", "name": "Default"}},
             "project": {"id": "p", "name": "edge", "domain": {"id": "default", "name": "Default"}},
             "catalog": [{"id": "n", "type": "network", "name": "neutron", "endpoints": [private, endpoint]}],
-        }  # fmt: skip
+        }
         return Answer(201, {"token": body}, {"X-Subject-Token": token})
 
     def update(self, change):
@@ -113,7 +113,7 @@ class OpenStack(Cloud):
             "id": FLOATING_IP, "floating_ip_address": "203.0.113.30", "floating_network_id": "ext", "router_id": "r" if port else None,
             "port_id": port, "fixed_ip_address": "10.0.0.5" if port else None, "status": "ACTIVE" if port else "DOWN", "description": "",
             "project_id": "p", "tenant_id": "p", "revision_number": 3, "tags": [], "port_details": None,
-        }  # fmt: skip
+        }
 
 
 def version(name, url):
