@@ -158,6 +158,12 @@ class BindCases(NoMetadata):
         self.expect(self.verify(config=config), UNKNOWN)
         self.expect(self.assert_(config=config), AGAIN)
 
+    def test_a_change_is_answered_in_part(self):
+        """It was done. nsupdate sends it again, whose condition then fails, and it is looked at."""
+        self.cloud.fault("cut", 1, only="change")
+        self.expect(self.assert_(), DONE)
+        self.held_by("a")
+
     # An authoritative server never reads stale, and has no such answers.
     test_one_stale_read_is_no_loss = test_stale_reads_after_the_change = None
     test_too_many_calls = test_too_many_changes = test_locked = None

@@ -151,6 +151,8 @@ class Bind(Cloud):
             answer = self.forward(query)
             time.sleep(SLOW_SECONDS if fault else 0)
             return answer
+        if fault.kind == "cut":
+            return (self.forward(query) or b"")[:20]
         if fault.kind == "garbage":
             return b"It works!"
         if fault.kind == "error":
