@@ -109,7 +109,7 @@ class Refusals(test_pair.Pair):
     def test_unknown_fields_are_skipped(self):
         """A later version may say more."""
         before = self.gateway.status()["refusals"]
-        self.peer.unknown = bytes((200, 3, 1, 2, 3)) + bytes((32, 8)) + bytes(8)
+        self.peer.unknown = bytes((200, 3, 1, 2, 3)) + bytes((60, 8)) + bytes(8)
         number = self.gw1.number
         until("it is echoed", lambda: self.gw1.body["echo"][1] > number + 5)
         self.assertEqual(self.gateway.status()["refusals"], before)
