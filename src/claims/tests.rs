@@ -243,7 +243,11 @@ async fn a_permanent_error_is_not_tried_again() {
 #[tokio::test]
 async fn a_backup_asks_nobody_and_release_is_opt_in() {
     let lab = Lab::new();
-    let keeps = lab.claim("echo $2 $WGHA_VERB >>$LAB/log");
+    // A release is not refused because another is master: that is why it runs.
+    let keeps = lab.claim(
+        "echo $2 $WGHA_VERB >>$LAB/log
+         [ $WGHA_VERB != release ] || [ -z \"$WGHA_TERM_FILE\" ] || echo checked >>$LAB/log",
+    );
     let mut gives = keeps.clone();
     gives.run.insert(1, "gives".into());
     gives.release = true;
@@ -265,6 +269,7 @@ async fn a_backup_asks_nobody_and_release_is_opt_in() {
     claims.mark(4, Some("gw1"));
     claims.stop().await;
     assert_eq!(released(&lab), 2);
+    assert!(!lab.lines("log").contains(&"checked".to_owned()));
     assert!(!lab.path("wgha.term").exists(), "who still runs is not to act");
 }
 

@@ -139,8 +139,11 @@ impl Worker {
         context: &HookContext,
         mastership: &Mastership,
     ) -> (Finished, String) {
-        let job = job(&self.claim, verb, context, mastership)
-            .env("WGHA_TERM_FILE", &self.marker.to_string_lossy());
+        let mut job = job(&self.claim, verb, context, mastership);
+        // What is given up is given up because another is master now.
+        if verb != Verb::Release {
+            job = job.env("WGHA_TERM_FILE", &self.marker.to_string_lossy());
+        }
         let (mut wanted, seen) = (self.wanted.clone(), self.seen);
         let newer = async move {
             // An error means that nobody wants anything any more.

@@ -5,6 +5,7 @@ Each takes the address or route away from "b" for "a", and sees an error of the 
 
 import unittest
 
+import botocore.utils  # Here, as two threads that import it at once may wait for each other.
 from fake import aws, azure, gcp, openstack
 from fake.digitalocean import ADDRESS, DROPLETS, DigitalOcean
 from fake.hetzner import SERVERS, Hetzner
@@ -83,9 +84,7 @@ class ElasticIp(Boto3):
         self.inside(self.role)
 
     def role(self):
-        from botocore.utils import InstanceMetadataFetcher
-
-        got = InstanceMetadataFetcher(timeout=5, num_attempts=1).retrieve_iam_role_credentials()
+        got = botocore.utils.InstanceMetadataFetcher(timeout=5, num_attempts=1).retrieve_iam_role_credentials()
         self.assertEqual((got["role_name"], got["access_key"], got["secret_key"], got["token"]), ("gateway", aws.KEY, aws.SECRET, aws.SESSION))
 
 
