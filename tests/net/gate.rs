@@ -63,6 +63,15 @@ impl Lab {
         self.gateway.run(move || nft(arguments))
     }
 
+    /// Gives the neighbour the same tables, which no thread looks after there.
+    fn copy(&self) {
+        let saved = std::env::temp_dir().join(format!("wgha-gate-{}.nft", std::process::id()));
+        std::fs::write(&saved, self.nft(&["list", "ruleset"])).unwrap();
+        let path = saved.to_string_lossy().into_owned();
+        self.neighbour.run(move || nft(&["-f", &path]));
+        std::fs::remove_file(&saved).unwrap();
+    }
+
     /// What the neighbour believes.
     fn believed(&self, vip: &str) -> bool {
         self.neighbour.ip(&format!("neigh show {vip} dev eth0")).contains("lladdr")
@@ -396,11 +405,7 @@ fn nft_reads_it_and_it_goes_without_a_trace() {
         let advert = listed.lines().find(|l| l.contains("nd-neighbor-advert")).unwrap();
         assert!(advert.contains("fd00::10") || advert.contains("0xfd00"), "{advert}");
         // A saved ruleset with it must load, or the machine's firewall would not.
-        let saved = std::env::temp_dir().join(format!("wgha-gate-{}.nft", std::process::id()));
-        std::fs::write(&saved, lab.nft(&["list", "ruleset"])).unwrap();
-        let path = saved.to_string_lossy().into_owned();
-        lab.neighbour.run(move || nft(&["-f", &path]));
-        std::fs::remove_file(&saved).unwrap();
+        lab.copy();
 
         lab.gateway.run_async(|| async move { gate.remove().await.unwrap() });
         assert_eq!(lab.nft(&["list", "ruleset"]), "");
@@ -530,16 +535,17 @@ fn shut_by_another_process() {
         let lab = Lab::new();
         let gate = lab.gate();
         lab.open(&gate, Duration::from_secs(3600));
+        lab.copy();
         let elements = || {
-            let list = lab.nft(&["list", "ruleset"]);
+            let list = lab.neighbour.run(|| nft(&["list", "ruleset"]));
             assert!(list.contains("table inet wgha_edge") && list.contains("table arp wgha_edge"));
             list.matches("elements").count()
         };
         assert_eq!(elements(), 2);
-        lab.gateway.run(|| gate::shut(NAME).unwrap());
+        lab.neighbour.run(|| gate::shut(NAME).unwrap());
         assert_eq!(elements(), 0);
         // Again, and where nothing is.
-        lab.gateway.run(|| gate::shut(NAME).unwrap());
-        lab.gateway.run(|| gate::shut("wgha_other").unwrap());
+        lab.neighbour.run(|| gate::shut(NAME).unwrap());
+        lab.neighbour.run(|| gate::shut("wgha_other").unwrap());
     });
 }
