@@ -119,13 +119,14 @@ impl Worker {
             warn!(target: "claim", claim = self.name(), "lost: asserted again");
         }
         if self.schedule.given_up {
-            let why = "it says that trying again is useless; the next term, a reload or `wgha claim assert` does";
+            let why = "it says that trying again is useless; it is tried in the next term, or after a reload";
             warn!(target: "claim", claim = self.name(), "given up: {why}");
         }
         if self.schedule.held == Held::Yes
             && let Some(begun) = self.begun.take()
         {
-            self.shared.lock()[self.index].took = Some((mastership.term, begun.elapsed()));
+            let took = Some((mastership.term, begun.elapsed()));
+            self.shared.lock().get_mut(self.index).into_iter().for_each(|view| view.took = took);
         }
         let detail = if last.is_empty() { finished.outcome.to_string() } else { last };
         let checked = matches!(answer, Answer::Mine | Answer::NotMine);
