@@ -152,6 +152,18 @@ impl Cluster {
             .then(|| format!("{}: ready {ready}, does not hear {missing:?}", node.name()))
     }
 
+    /// How often each member changed its role.
+    ///
+    /// # Errors
+    /// When one does not answer.
+    pub fn changes(&self) -> Result<Vec<(String, usize)>> {
+        let count = |node: &Node| {
+            let events = self.command(node, &["events", "--json"])?;
+            Ok((node.name().to_owned(), events.lines().count()))
+        };
+        self.nodes().map(count).collect()
+    }
+
     /// The role changes that the members recorded (`wgha events --json`); members that do not answer are left out.
     pub fn events(&self) -> Vec<Event> {
         self.nodes()

@@ -62,7 +62,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         options.pair.misses,
         thread::available_parallelism()?
     );
-    let before = changes(&cluster)?;
+    let before = cluster.changes()?;
     for (role, target, peer) in [("backup", backup, &master), ("master", &master, backup)] {
         // Long enough for more than a window of them.
         let sample = Duration::from_millis(options.pair.heartbeat_ms) * 8;
@@ -72,22 +72,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         for (kind, words) in KINDS {
             let flood = Stage { lab: &lab, target, peer, captured: &captured, options };
             println!("{words}, to the {role}: {}", flood.run(&mut cluster, kind)?);
-            let after = changes(&cluster)?;
+            let after = cluster.changes()?;
             ensure!(before == after, "a role changed: {before:?}, then {after:?}");
         }
     }
     ensure!(cluster.wait_master(SETTLE)?.name() == master.name(), "another node is master");
     println!("no role changed");
     Ok(())
-}
-
-/// How often each gateway changed its role.
-fn changes(cluster: &Cluster) -> Result<Vec<(String, usize)>> {
-    let count = |node: &Node| {
-        let events = cluster.command(node, &["events", "--json"])?;
-        Ok((node.name().to_owned(), events.lines().count()))
-    };
-    cluster.nodes().map(count).collect()
 }
 
 /// Where a gateway's heartbeats come from.

@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use netns_lab::{Cluster, Lab, Node, Process, Spec, WgKind, find_program, topology};
+use netns_lab::{Cluster, Lab, Process, Spec, WgKind, find_program, topology};
 
 const SETTLE: Duration = Duration::from_secs(20);
 
@@ -31,7 +31,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let _peer = lab.start_client(1)?;
     let inner = topology::wg_gateway().v4.into();
     ensure!(wait(|| client.ping(inner)), "the tunnel does not come up");
-    let before = changes(&cluster)?;
+    let before = cluster.changes()?;
     println!(
         "{} for {} s; heartbeat {} ms, misses {}; {} is master; client {:?}",
         if options.tunnel { "tunnel saturated" } else { "every core busy" },
@@ -48,21 +48,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for (name, age) in worst {
         println!("{name}: at most {age} ms since the peer's last heartbeat, looked at each 100 ms");
     }
-    let after = changes(&cluster)?;
+    let after = cluster.changes()?;
     ensure!(before == after, "a role changed under load: {before:?}, then {after:?}");
     ensure!(cluster.wait_master(SETTLE)?.name() == master.name(), "another node is master");
     ensure!(wait(|| client.ping(inner)), "the tunnel does not answer after the load");
     println!("no role changed");
     Ok(())
-}
-
-/// How often each gateway changed its role.
-fn changes(cluster: &Cluster) -> Result<Vec<(String, usize)>> {
-    let count = |node: &Node| {
-        let events = cluster.command(node, &["events", "--json"])?;
-        Ok((node.name().to_owned(), events.lines().count()))
-    };
-    cluster.nodes().map(count).collect()
 }
 
 /// The longest silence of its peer that each gateway's status showed.
