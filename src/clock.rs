@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 use wgha_proto::Time;
@@ -16,6 +17,12 @@ pub fn now() -> Time {
 #[must_use]
 pub fn wall() -> i64 {
     nanos(ClockId::CLOCK_REALTIME)
+}
+
+/// Whole milliseconds, as status and events have them.
+#[must_use]
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The wall clock that stamps handshakes, as an offset from the protocol's clock. The embedded

@@ -7,20 +7,23 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use wgha_proto::{
-    Command, Destination, Event, Evidence, Health, Keyring, Node, NodeConfig, Refusal, Refused,
-    Report, RoleLevel, Snapshot, Time,
+    Command, Destination, Event, Evidence, Health, Keyring, Node, NodeConfig, PathSnapshot,
+    Refusal, Refused, Report, RoleLevel, Snapshot, Time, Word,
 };
 
+use crate::arbiter;
 use crate::clock::{self, Stamps};
 use crate::config::Config;
 use crate::guard::Line;
-use crate::link::{Link, LinkCounters, Route};
+use crate::link::{self, Link, LinkCounters, Route};
 use crate::net::gate::Permit;
 use crate::realtime::Realtime;
 use crate::state::Applied;
 
+mod session;
 mod testament;
 
+pub use session::draw;
 use testament::{Testament, will};
 
 /// How many inputs may wait for the loop.
@@ -34,7 +37,7 @@ const CATCH_UP: (usize, Duration) = (256, Duration::from_millis(2));
 
 /// Refused datagrams that are read one after the other before the loop turns. What is refused changes nothing, so
 /// under a flood most of a turn would be for nothing; but other sockets, operators and time must have theirs.
-const REFUSED_AT_ONCE: usize = 16;
+const REFUSED_AT_ONCE: usize = 64;
 
 /// Addresses that could not be bound are tried again this often; the wall clock is read as often.
 const SLOW: Duration = Duration::from_secs(1);
@@ -52,10 +55,14 @@ pub enum Input {
     Command(Command, oneshot::Sender<Result<(), Refused>>),
     /// `wgha status`.
     Look(oneshot::Sender<Picture>),
+    /// From etcd, where one votes.
+    Arbiter(Word),
     /// A new config.
     Reconfigure(Box<NewConfig>),
     /// Have the voters of the config in force vote from now on.
     ForceVoters,
+    /// The machine was copied, or set back: it says so itself.
+    Copied,
 }
 
 /// What a reload brings to the loop.
@@ -78,6 +85,8 @@ pub struct Picture {
     pub now: Time,
     /// The node.
     pub node: Snapshot,
+    /// For each peer of it, what is known of the paths over floating IPs: number and picture.
+    pub floating: Vec<Vec<(u8, PathSnapshot)>>,
     /// The sockets.
     pub link: LinkCounters,
     /// My addresses that could not be bound, and why.
@@ -97,6 +106,8 @@ pub struct Handle {
     pub level: watch::Receiver<RoleLevel>,
     /// Whether the master was missed, so that outside evidence is wanted.
     pub wants_evidence: watch::Receiver<bool>,
+    /// What is wanted of the vote of an etcd.
+    pub arbiter: watch::Receiver<arbiter::Level>,
     /// What happened, in order.
     pub events: mpsc::Receiver<Event>,
     /// When the loop last turned, in nanoseconds of [`clock::now`]: whoever must know whether it still
@@ -113,6 +124,7 @@ pub struct Daemon {
     inputs: mpsc::Receiver<Input>,
     level: watch::Sender<RoleLevel>,
     wants_evidence: watch::Sender<bool>,
+    arbiter: watch::Sender<arbiter::Level>,
     permit: Permit,
     events: mpsc::Sender<Event>,
     events_dropped: u64,
@@ -122,6 +134,8 @@ pub struct Daemon {
     stamps: Stamps,
     line: Arc<Line>,
     testament: Testament,
+    /// [`Node::has_handed_on`] when the guard was told last.
+    handed_on: bool,
     realtime: Option<Realtime>,
 }
 
@@ -150,7 +164,10 @@ impl Daemon {
         let (event_tx, events) = mpsc::channel(EVENTS);
         let (level_tx, level) = watch::channel(node.level().clone());
         let (evidence_tx, wants_evidence) = watch::channel(false);
+        let (arbiter_tx, arbiter) = watch::channel(arbiter::Level::default());
         let turns = Arc::new(AtomicU64::new(0));
+        let mut node = node;
+        node.set_floating(link::floating_count(config));
         let testament = Testament::new(Arc::clone(&line), will(config, puts_up, &node, &link));
         let unheard = testament.unheard();
         let daemon = Daemon {
@@ -161,16 +178,19 @@ impl Daemon {
             inputs,
             level: level_tx,
             wants_evidence: evidence_tx,
+            arbiter: arbiter_tx,
             permit,
             events: event_tx,
             events_dropped: 0,
             turns: Arc::clone(&turns),
             out: Vec::with_capacity(1500),
             slow_at: Time::ZERO,
+            handed_on: false,
             stamps,
             realtime: None,
         };
-        (daemon, Handle { inputs: input_tx, level, wants_evidence, events, turns, unheard })
+        let inputs = input_tx;
+        (daemon, Handle { inputs, level, wants_evidence, arbiter, events, turns, unheard })
     }
 
     /// What the loop's thread got of what `realtime` wants, for status.
@@ -188,13 +208,13 @@ impl Daemon {
         loop {
             let now = clock::now();
             // First of all: after a pause the node must stop being master before it does anything
-            // else (design §5.8), and a flood of inputs must not hold back a heartbeat.
+            // else, and a flood of inputs must not hold back a heartbeat.
             self.node.handle_timeout(now);
             if self.lapsed(now) {
                 self.catch_up().await;
             }
             self.slow_work(now);
-            if self.drain(now, None) {
+            if self.drain(now, None) || (self.renew(now) && self.drain(now, None)) {
                 return;
             }
             // Release: who sees this turn also sees the level that it published.
@@ -249,8 +269,10 @@ impl Daemon {
             Woken::Datagram(..) if self.lapsed(clock::now()) => true,
             Woken::Datagram(back, refused) => {
                 let back = if refused { self.skip_refused() } else { Some(back) };
-                let turn = back.is_none() || self.lapsed(clock::now());
-                turn || !self.drain(clock::now(), back)
+                // One look at the clock: after a pause between two of them what is sent would be for a time that was not lived.
+                let now = clock::now();
+                let turn = back.is_none() || self.lapsed(now);
+                turn || !self.drain(now, back)
             }
         }
     }
@@ -277,14 +299,18 @@ impl Daemon {
             Input::Report(report) => self.node.handle_report(now, report),
             Input::Health(health) => self.node.handle_health(now, health),
             Input::Evidence(evidence) => self.node.handle_evidence(now, evidence),
+            Input::Arbiter(word) => self.node.handle_arbiter(now, word),
             Input::Command(command, answer) => {
                 // Whoever asked may have gone away.
                 let _ = answer.send(self.node.handle_command(now, command));
             }
             Input::Look(answer) => {
+                let node = self.node.snapshot(now);
+                let floating = |peer| self.node.floating_paths(peer, now);
                 let _ = answer.send(Picture {
                     now,
-                    node: self.node.snapshot(now),
+                    floating: (0..node.peers.len()).map(floating).collect(),
+                    node,
                     link: self.link.counters(),
                     unbound: self.link.unbound(),
                     events_dropped: self.events_dropped,
@@ -292,11 +318,13 @@ impl Daemon {
                 });
             }
             Input::Reconfigure(new) => {
-                self.link.reconfigure(&new.config);
+                self.link.reconfigure(&new.config, new.puts_up.listen_ports());
                 self.node.reconfigure(now, new.node, new.keys);
+                self.node.set_floating(link::floating_count(&new.config));
                 self.testament.change(will(&new.config, new.puts_up, &self.node, &self.link));
             }
             Input::ForceVoters => self.node.force_voters(now),
+            Input::Copied => self.node.handle_copied(now),
         }
     }
 
@@ -314,6 +342,11 @@ impl Daemon {
             }
             changed
         });
+        // Before a release leaves: its obituary would then be a lie.
+        if self.handed_on != self.node.has_handed_on() {
+            self.handed_on = self.node.has_handed_on();
+            self.testament.renew(&self.node, &self.link);
+        }
         while let Some(destination) = self.node.poll_transmit(now, &mut self.out) {
             let route = match destination {
                 Destination::Peer { peer, path } => self.link.route(peer, path),
@@ -327,6 +360,7 @@ impl Daemon {
         self.permit.set(self.node.permitted_until());
         let wanted = self.node.wants_evidence();
         self.wants_evidence.send_if_modified(|old| std::mem::replace(old, wanted) != wanted);
+        self.tell_arbiter();
         let mut stopped = false;
         while let Some(event) = self.node.poll_event() {
             stopped |= event == Event::Stopped;
@@ -335,6 +369,20 @@ impl Daemon {
             }
         }
         stopped
+    }
+
+    /// After the permission, which may hang on what is given back here.
+    fn tell_arbiter(&self) {
+        let (voter, wish) = (self.node.arbiter_voter(), self.node.arbiter_wish());
+        let session = Some(self.node.session());
+        self.arbiter.send_if_modified(|old| {
+            let changed =
+                old.voter.as_deref() != voter || old.wish != wish || old.session != session;
+            if changed {
+                *old = arbiter::Level { session, voter: voter.map(str::to_owned), wish };
+            }
+            changed
+        });
     }
 
     fn slow_work(&mut self, now: Time) {
@@ -349,7 +397,7 @@ impl Daemon {
     }
 }
 
-/// Whether a datagram left nothing to do. A session that is not known may get an answer.
+/// Whether a datagram left nothing to do. A session that is not known may get an answer, and mine may be over.
 fn is_idle(result: Result<(), Refusal>) -> bool {
-    result.is_err_and(|refusal| refusal != Refusal::UnknownSession)
+    result.is_err_and(|r| !matches!(r, Refusal::UnknownSession | Refusal::NeverSent))
 }

@@ -16,9 +16,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use wgha_proto::{Role, Term};
 
+use crate::clock;
 use crate::config::{Hook, HookState};
 use crate::events;
-use crate::process::Outcome;
+use crate::process::{Job, Outcome};
 use worker::Worker;
 
 /// What every hook of a process is told, whatever the role.
@@ -34,6 +35,22 @@ pub struct HookContext {
     pub floating_ips: Vec<String>,
     /// WireGuard interfaces.
     pub interfaces: Vec<String>,
+}
+
+impl HookContext {
+    /// `run`, the program and its arguments, with the variables that hooks and claims have in common.
+    pub(crate) fn job(&self, run: &[String], timeout: Duration, user: Option<&str>) -> Job {
+        let (program, args) = run.split_first().map_or(("", [].as_slice()), |(p, a)| (p, a));
+        // Whole seconds, because shells cannot count in anything else; the program is to end before.
+        let deadline = timeout.as_secs().max(1);
+        Job::new(program, args, timeout)
+            .as_user(user)
+            .env("WGHA_CLUSTER", &self.cluster)
+            .env("WGHA_NODE", &self.node)
+            .env("WGHA_FLOATING_IPS", &self.floating_ips.join(" "))
+            .env("WGHA_INTERFACES", &self.interfaces.join(" "))
+            .env("WGHA_DEADLINE_S", &deadline.to_string())
+    }
 }
 
 /// The level that hooks follow.
@@ -191,7 +208,7 @@ impl From<&HookResult> for crate::status::Hook {
             run: result.run.clone(),
             on: result.on.word().to_owned(),
             exit: outcome.and_then(Outcome::exit_code),
-            duration_ms: u64::try_from(result.duration.as_millis()).unwrap_or(u64::MAX),
+            duration_ms: clock::millis(result.duration),
             at: events::rfc3339(result.at_ns),
             outcome: outcome.map_or_else(|| "running".to_owned(), ToString::to_string),
         }

@@ -1,7 +1,7 @@
 //! Key files: read only if nobody else can, written once.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,8 @@ use nix::fcntl::OFlag;
 use ring::rand::{SecureRandom, SystemRandom};
 use wgha_proto::{KeyFileError, Keyring};
 use zeroize::Zeroizing;
+
+use crate::bounded;
 
 #[cfg(test)]
 mod tests;
@@ -43,8 +45,8 @@ pub enum Why {
     #[error("can be read or written by others (mode {0:04o}); expected mode 0600")]
     Mode(u32),
     /// No key file is that long.
-    #[error("is longer than {MAX_FILE} bytes")]
-    TooLong,
+    #[error("is longer than {0} bytes")]
+    TooLong(u64),
     /// Its text is wrong.
     #[error(transparent)]
     Text(KeyFileError),
@@ -69,15 +71,16 @@ pub enum Why {
 /// # Errors
 /// What is wrong with the file or its text.
 pub fn load(path: &Path) -> Result<Keyring, KeyError> {
-    read(path).map_err(|why| KeyError { path: path.to_owned(), why })
+    read(path, None).map_err(|why| KeyError { path: path.to_owned(), why })
 }
 
-/// As [`load`], for a node that is a witness or not: the file must hold keys of that kind.
+/// As [`load`], for a node that is a witness or not: the file must hold keys of that kind. It may also belong to `user`, who is
+/// to run wgha.
 ///
 /// # Errors
 /// As [`load`], and if the keys are of the other kind.
-pub fn load_for(path: &Path, witness: bool) -> Result<Keyring, KeyError> {
-    let ring = load(path)?;
+pub fn load_for(path: &Path, witness: bool, user: Option<u32>) -> Result<Keyring, KeyError> {
+    let ring = read(path, user).map_err(|why| KeyError { path: path.to_owned(), why })?;
     let why = match (witness, ring.is_witness()) {
         (true, false) => Why::GatewayKeyOnWitness,
         (false, true) => Why::WitnessKeyOnGateway,
@@ -128,20 +131,32 @@ fn write(mut file: File, path: &Path, ring: &Keyring) -> io::Result<()> {
     File::open(parent)?.sync_all()
 }
 
-fn read(path: &Path) -> Result<Keyring, Why> {
-    let file = open(path)?;
-    // Room for all of it at once: a string that grows leaves copies of the keys behind.
-    let room = usize::try_from(MAX_FILE).unwrap_or(usize::MAX).saturating_add(1);
-    let mut text = Zeroizing::new(String::with_capacity(room));
-    file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(Why::Read)?;
-    if text.len() as u64 > MAX_FILE {
-        return Err(Why::TooLong);
-    }
-    Keyring::parse(&text).map_err(Why::Text)
+/// The text of a file of at most `max` bytes, which must belong to root, me or `user`, and be closed to everybody else.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn read_secret(
+    path: &Path,
+    max: u64,
+    user: Option<u32>,
+) -> Result<Zeroizing<String>, KeyError> {
+    text(path, max, user).map_err(|why| KeyError { path: path.to_owned(), why })
+}
+
+fn read(path: &Path, user: Option<u32>) -> Result<Keyring, Why> {
+    Keyring::parse(&text(path, MAX_FILE, user)?).map_err(Why::Text)
+}
+
+fn text(path: &Path, max: u64, user: Option<u32>) -> Result<Zeroizing<String>, Why> {
+    let file = open(path, user)?;
+    bounded::secret_text(&file, max).map_err(|e| match e.kind() {
+        io::ErrorKind::FileTooLarge => Why::TooLong(max),
+        _ => Why::Read(e),
+    })
 }
 
 /// Opens a file that nobody else can read or change. What is looked at is what was opened.
-fn open(path: &Path) -> Result<File, Why> {
+fn open(path: &Path, user: Option<u32>) -> Result<File, Why> {
     let mut options = OpenOptions::new();
     // Without O_NONBLOCK a pipe in the file's place would make the program hang.
     options.read(true).custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits());
@@ -150,7 +165,8 @@ fn open(path: &Path) -> Result<File, Why> {
     if !meta.is_file() {
         return Err(Why::NoFile);
     }
-    if meta.uid() != 0 && meta.uid() != nix::unistd::geteuid().as_raw() {
+    let mine = [0, nix::unistd::geteuid().as_raw()].contains(&meta.uid());
+    if !mine && user != Some(meta.uid()) {
         return Err(Why::Owner(meta.uid()));
     }
     if meta.mode() & 0o077 != 0 {

@@ -15,8 +15,11 @@ use crate::config::Config;
 use crate::net::raw::socket_drops;
 
 mod filter;
+mod paths;
 mod strangers;
 
+use paths::{Use, routes, wanted};
+pub use paths::{floating_count, floating_routes, path_count, peers};
 use strangers::Strangers;
 
 /// More than the largest heartbeat (1200 bytes), so that an over-long one is seen to be over-long.
@@ -31,10 +34,11 @@ const TRAFFIC_CLASS: u32 = 0xc0;
 /// Strangers' datagrams that are thrown away before the loop turns: it has heartbeats to send.
 const STRANGERS_AT_ONCE: usize = 64;
 
-/// One of my addresses and its socket, if it could be bound.
+/// An address and its socket, if it could be bound.
 #[derive(Debug)]
 struct Port {
     bind: SocketAddr,
+    purpose: Use,
     socket: Option<UdpSocket>,
     /// Why there is no socket.
     error: Option<io::Error>,
@@ -43,8 +47,14 @@ struct Port {
 }
 
 impl Port {
-    fn new(bind: SocketAddr) -> Port {
-        Port { bind, socket: None, error: None, drops: 0 }
+    fn new(bind: SocketAddr, purpose: Use) -> Port {
+        Port { bind, purpose, socket: None, error: None, drops: 0 }
+    }
+
+    /// Whether the kernel has chosen one of these.
+    fn is_one_of(&self, ports: &[u16]) -> bool {
+        let local = self.socket.as_ref().and_then(|socket| socket.local_addr().ok());
+        self.bind.port() == 0 && local.is_some_and(|local| ports.contains(&local.port()))
     }
 }
 
@@ -79,7 +89,10 @@ pub struct LinkCounters {
 #[derive(Debug)]
 pub struct Link {
     ports: Vec<Port>,
-    routes: Vec<Vec<Route>>,
+    /// For each peer, by the number of the path.
+    routes: Vec<Vec<(u8, Route)>>,
+    /// WireGuard's, as far as they are known.
+    listen_ports: Vec<u16>,
     /// The socket that is asked first: they take turns, so that a flood on one starves no other.
     turn: usize,
     cluster: Tag,
@@ -99,14 +112,15 @@ pub struct Received<'a> {
 
 impl Link {
     /// Binds every address of the local node. An address that the machine does not have (yet) is
-    /// tried again by [`Link::bind_missing`].
+    /// tried again by [`Link::bind_missing`]. `listen_ports`: WireGuard's, which no socket of mine may have.
     #[must_use]
-    pub fn open(config: &Config) -> Link {
-        let mine = &config.nodes[config.me].addresses;
-        let ports = mine.iter().map(|a| Port::new(a.bind)).collect();
+    pub fn open(config: &Config, listen_ports: Vec<u16>) -> Link {
+        let ports: Vec<Port> =
+            wanted(config).map(|(bind, purpose)| Port::new(bind, purpose)).collect();
         let mut link = Link {
+            routes: routes(config, &ports),
             ports,
-            routes: routes(config),
+            listen_ports,
             turn: 0,
             cluster: cluster_tag(&config.cluster.name),
             strangers: Strangers::new(config),
@@ -119,41 +133,50 @@ impl Link {
 
     /// Takes up a new config; sockets whose address stays are kept, with their filter (the cluster's name
     /// cannot change).
-    pub fn reconfigure(&mut self, config: &Config) {
+    pub fn reconfigure(&mut self, config: &Config, listen_ports: Vec<u16>) {
         self.count_drops();
+        self.listen_ports = listen_ports;
         let mut old = std::mem::take(&mut self.ports);
-        for address in &config.nodes[config.me].addresses {
-            let kept = old.iter().position(|p| p.bind == address.bind).map(|i| old.swap_remove(i));
-            self.ports.push(kept.unwrap_or_else(|| Port::new(address.bind)));
+        for (bind, purpose) in wanted(config) {
+            let kept = old.iter().position(|p| (p.bind, p.purpose) == (bind, purpose));
+            let kept = kept.map(|i| old.swap_remove(i));
+            let kept = kept.filter(|port| !port.is_one_of(&self.listen_ports));
+            self.ports.push(kept.unwrap_or_else(|| Port::new(bind, purpose)));
         }
-        self.routes = routes(config);
+        self.routes = routes(config, &self.ports);
         self.strangers = Strangers::new(config);
         self.turn = 0;
         self.bind_missing();
     }
 
-    /// Tries to bind what is not bound. True if nothing is missing.
+    /// Tries to bind what is not bound. True if none of my addresses is missing.
     pub fn bind_missing(&mut self) -> bool {
         for port in self.ports.iter_mut().filter(|p| p.socket.is_none()) {
-            match bind(port.bind, Some(self.cluster)).and_then(UdpSocket::from_std) {
+            let socket = bind_beside(port.bind, self.cluster, &self.listen_ports);
+            match socket.and_then(UdpSocket::from_std) {
                 Ok(socket) => (port.socket, port.error, port.drops) = (Some(socket), None, 0),
                 Err(error) => port.error = Some(error),
             }
         }
-        self.ports.iter().all(|p| p.socket.is_some())
+        self.own().all(|p| p.socket.is_some())
+    }
+
+    /// The sockets on addresses that this node must have.
+    fn own(&self) -> impl Iterator<Item = &Port> {
+        self.ports.iter().filter(|p| p.purpose == Use::Own)
     }
 
     /// The addresses that could not be bound, and why.
     #[must_use]
     pub fn unbound(&self) -> Vec<(SocketAddr, String)> {
-        self.ports.iter().filter_map(|p| Some((p.bind, p.error.as_ref()?.to_string()))).collect()
+        self.own().filter_map(|p| Some((p.bind, p.error.as_ref()?.to_string()))).collect()
     }
 
     /// An address that could not be bound because another socket has it.
     #[must_use]
     pub fn taken(&self) -> Option<SocketAddr> {
         let in_use = |e: &io::Error| e.kind() == io::ErrorKind::AddrInUse;
-        self.ports.iter().find(|p| p.error.as_ref().is_some_and(in_use)).map(|p| p.bind)
+        self.own().find(|p| p.error.as_ref().is_some_and(in_use)).map(|p| p.bind)
     }
 
     /// What was sent, received and lost.
@@ -178,7 +201,8 @@ impl Link {
     /// The route of a path, if the config has it.
     #[must_use]
     pub fn route(&self, peer: usize, path: u8) -> Option<Route> {
-        self.routes.get(peer)?.get(usize::from(path)).copied()
+        let routes = self.routes.get(peer)?;
+        routes.iter().find(|(number, _)| *number == path).map(|(_, route)| *route)
     }
 
     /// The local address of a route.
@@ -271,31 +295,25 @@ impl Link {
     }
 }
 
-/// Path k goes from my k-th address to the peer's k-th; who has fewer uses the last one again.
-fn routes(config: &Config) -> Vec<Vec<Route>> {
-    let mine = &config.nodes[config.me].addresses;
-    peers(config)
-        .map(|peer| {
-            (0..path_count(mine.len(), peer.addresses.len()))
-                .filter_map(|k| {
-                    let port = k.min(mine.len().checked_sub(1)?);
-                    let remote = peer.addresses.get(k).or(peer.addresses.last())?.send;
-                    Some(Route { port, remote })
-                })
-                .collect()
-        })
-        .collect()
-}
-
-/// How many paths two nodes have between them.
-#[must_use]
-pub fn path_count(mine: usize, theirs: usize) -> usize {
-    mine.max(theirs)
-}
-
-/// The other nodes, in the order of the config: the protocol's peer index.
-pub fn peers(config: &Config) -> impl Iterator<Item = &crate::config::Node> {
-    config.nodes.iter().enumerate().filter(|(i, _)| *i != config.me).map(|(_, node)| node)
+/// As [`bind`]; but where the kernel chooses the port, it is none of `others`: a process that had WireGuard's own port
+/// could never serve.
+///
+/// # Errors
+/// As [`bind`].
+pub fn bind_beside(
+    address: SocketAddr,
+    cluster: Tag,
+    others: &[u16],
+) -> io::Result<std::net::UdpSocket> {
+    // Held until one is found, or the kernel might choose the same again.
+    let mut unfit = Vec::new();
+    loop {
+        let socket = bind(address, Some(cluster))?;
+        if address.port() != 0 || !others.contains(&socket.local_addr()?.port()) {
+            return Ok(socket);
+        }
+        unfit.push(socket);
+    }
 }
 
 /// A socket for heartbeats on one of this machine's addresses, which does not block. With `cluster` the kernel drops what is

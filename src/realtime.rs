@@ -1,4 +1,4 @@
-//! `[cluster] realtime`: the protocol's thread goes before everything that is not real-time, and no page of
+//! `[cluster] realtime`: the threads of protocol and gate go before everything that is not real-time, and no page of
 //! the process is taken away once it was there.
 //!
 //! There is no `RLIMIT_RTTIME`: a thread under a flood of datagrams never blocks, and would be killed for it.
@@ -21,7 +21,7 @@ const UNLIMITED: rlim_t = libc::RLIM_INFINITY;
 /// What of it there is. Shown in status.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Realtime {
-    /// The protocol's thread has the policy `SCHED_RR`.
+    /// The threads of protocol and gate have the policy `SCHED_RR`.
     pub scheduling: bool,
     /// Pages stay in memory.
     pub memory: bool,
@@ -45,12 +45,16 @@ impl Realtime {
 
 fn schedule() -> Result<(), String> {
     round_robin().map_err(|e| {
-        format!("the protocol's thread is not real-time ({e}): CAP_SYS_NICE or LimitRTPRIO={PRIORITY} is missing")
+        format!("the threads of protocol and gate are not real-time ({e}): CAP_SYS_NICE or LimitRTPRIO={PRIORITY} is missing")
     })
 }
 
+/// Gives the calling thread, and none that it starts, the policy `SCHED_RR`.
+///
+/// # Errors
+/// Neither CAP_SYS_NICE nor RLIMIT_RTPRIO allows it.
 #[allow(unsafe_code)]
-fn round_robin() -> io::Result<()> {
+pub fn round_robin() -> io::Result<()> {
     let parameters = libc::sched_param { sched_priority: PRIORITY };
     let policy = libc::SCHED_RR | libc::SCHED_RESET_ON_FORK;
     // SAFETY: 0 is the calling thread; the kernel only reads the parameters, which live until it returns.

@@ -2,15 +2,16 @@
 //! clean or not, and by hand.
 //!
 //! What there is to undo is in the state directory (`applied.json`); the config is not needed, so
-//! that it works after the config was broken or removed. Only where the record itself is damaged the config says what
-//! there may be.
+//! that it works after the config was broken or removed. Only where the record itself is damaged, or cannot be read, the config
+//! says what there may be.
 
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use ipnet::IpNet;
 use tracing::{info, warn};
 
@@ -18,35 +19,39 @@ use crate::config::{Config, FloatingIp, Places};
 use crate::gateway::ledger::{self, Ledger};
 use crate::gateway::scripts;
 use crate::log;
-use crate::net::{NetError, Netlink, address, gate, source};
-use crate::state::{Applied, AppliedInterface, StateDir};
+use crate::net::{NetError, Netlink, address, barrier, gate, source};
+use crate::state::{Applied, AppliedInterface, StateDir, StateError};
+use crate::user;
 use crate::wireguard::conf::WgConf;
 use crate::wireguard::port;
 
 /// Undoes what is on record in the state directory of the config at `config`, verifies it, and says what it did. Exit code 1 if
-/// something is left.
+/// something is left, or may be, as the record cannot be read.
 ///
 /// # Errors
 ///
-/// The daemon runs (its state directory is locked), or netlink cannot be used; or the record is damaged, and the config as well.
+/// The daemon runs (its state directory is locked), or netlink cannot be used; or the record is damaged, or cannot be read, and the
+/// config as well.
 pub fn run(config: &Path, node: Option<&str>) -> anyhow::Result<ExitCode> {
     log::start();
     let state_dir = &Places::of(config).state_dir;
-    if !state_dir.exists() {
+    // What cannot be looked at is there.
+    if matches!(state_dir.try_exists(), Ok(false)) {
         println!("nothing on record in {}", state_dir.display());
         return Ok(ExitCode::SUCCESS);
     }
-    let state = StateDir::open(state_dir)
-        .context("nothing was released; stop the daemon first, it releases by itself")?;
-    let ledger = Ledger::open(Arc::new(state), || by_config(config, node))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let left = runtime.block_on(async {
-        let netlink = Netlink::open()?;
-        anyhow::Ok(undo(&netlink, &ledger).await)
-    })?;
-    for what in &left {
-        eprintln!("wgha: still there: {what}");
-    }
+    // The lines on record are that user's, and run as nobody else.
+    user::as_owner_of(state_dir).context("nothing was released")?;
+    let state = match StateDir::open(state_dir) {
+        Err(why @ StateError::Io { .. }) => return without_record(config, node, &why),
+        // In use.
+        opened => {
+            opened.context("nothing was released; stop the daemon first, it releases by itself")?
+        }
+    };
+    let ledger = Ledger::open(Arc::new(state), || anyhow::Ok(puts_up(&load(config, node)?)))?;
+    let left = with_netlink(async |netlink| undo(netlink, &ledger).await)?;
+    tell(&left);
     if left.is_empty() {
         println!("released");
         return Ok(ExitCode::SUCCESS);
@@ -54,15 +59,47 @@ pub fn run(config: &Path, node: Option<&str>) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-fn by_config(path: &Path, node: Option<&str>) -> anyhow::Result<Applied> {
-    let config = Config::load(path, node)
-        .context("the record of what was put up is damaged, so the config would have to say it")?;
-    Ok(ledger::by_config(&config, |entry| {
-        WgConf::load(&entry.interface, &entry.config).ok().map(|file| file.conf.listen_port)
-    }))
+/// The record cannot be read, as the disk may be gone: takes off at least what acts of all that the config names.
+fn without_record(path: &Path, node: Option<&str>, why: &StateError) -> anyhow::Result<ExitCode> {
+    let config = load(path, node).with_context(|| format!("nothing was released: {why}"))?;
+    // Nor can the lock say whether the daemon runs.
+    match UnixStream::connect(&config.control_socket) {
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {}
+        Ok(_) => bail!("nothing was released: {why}; and the daemon runs: stop it first"),
+        Err(e) => bail!("nothing was released: {why}; and whether the daemon runs: {e}"),
+    }
+    let named = puts_up(&config);
+    let left = with_netlink(async |netlink| silence(netlink, &named).await)?;
+    tell(&left);
+    eprintln!(
+        "wgha: {why}: what is on record is not known, so only what the config names was taken off"
+    );
+    Ok(ExitCode::FAILURE)
 }
 
-/// WireGuard down, rules, floating IPs, PostDown, the gate; in this order (design §6). Returns what is left.
+fn load(path: &Path, node: Option<&str>) -> anyhow::Result<Config> {
+    Config::load(path, node)
+        .context("the record of what was put up cannot be used, so the config would have to say it")
+}
+
+fn puts_up(config: &Config) -> Applied {
+    ledger::by_config(config, |entry| {
+        WgConf::load(&entry.interface, &entry.config).ok().map(|file| file.conf.listen_port)
+    })
+}
+
+fn with_netlink<T>(work: impl AsyncFnOnce(&Netlink) -> T) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async { anyhow::Ok(work(&Netlink::open()?).await) })
+}
+
+fn tell(left: &[String]) {
+    for what in left {
+        eprintln!("wgha: still there: {what}");
+    }
+}
+
+/// WireGuard down, rules, floating IPs, PostDown, the gate; in this order. Returns what is left.
 async fn undo(netlink: &Netlink, ledger: &Ledger) -> Vec<String> {
     let left = silence(netlink, &ledger.applied()).await;
     tidy(ledger, left).await
@@ -79,7 +116,7 @@ pub async fn silence(netlink: &Netlink, applied: &Applied) -> Vec<String> {
         left.extend(down(netlink, interface).await.err());
     }
     for port in applied.interfaces.iter().filter_map(|i| i.listen_port) {
-        match source::purge(netlink, port).await {
+        match source::purge_rules(netlink, port).await {
             Ok(true) => info!("rules of UDP port {port} removed"),
             Ok(false) => {}
             Err(e) => left.push(format!("rules of UDP port {port}: {e}")),
@@ -90,7 +127,7 @@ pub async fn silence(netlink: &Netlink, applied: &Applied) -> Vec<String> {
 }
 
 /// The rest, which hurts nobody while it stands: PreDown and PostDown, reserved ports, and, if nothing is left, the
-/// gate and the record. `left`: what [`silence`] returned. Returns all that is left.
+/// gate, the barriers of WireGuard's ports and the record. `left`: what [`silence`] returned. Returns all that is left.
 pub async fn tidy(ledger: &Ledger, mut left: Vec<String>) -> Vec<String> {
     let applied = ledger.applied();
     for interface in applied.interfaces.iter().filter(|i| i.post_up_ran) {
@@ -101,8 +138,13 @@ pub async fn tidy(ledger: &Ledger, mut left: Vec<String>) -> Vec<String> {
             left.push(format!("reserved UDP port {port}: {e}"));
         }
     }
-    // Last, and only if nothing acts any more: until then it stands shut in front of what is left.
+    // Last, and only if nothing acts any more: until then they stand shut in front of what is left.
     if left.is_empty() {
+        for port in applied.listen_ports() {
+            if barrier::remove(port) {
+                say(&format!("nftables table {} removed", barrier::table_of(port)));
+            }
+        }
         left.extend(applied.gates.iter().filter_map(|name| remove_gate(name).err()));
     }
     if left.is_empty()

@@ -1,6 +1,7 @@
 //! Everything that the daemon reads before it begins, and again at a reload: config, keys, wg0.conf.
 
 use std::path::Path;
+use std::time::Duration;
 
 use thiserror::Error;
 use wgha_proto::{Keyring, LEAST_REACTION, NodeConfig, PeerConfig, Preempt, Quorum, WireguardKind};
@@ -10,7 +11,11 @@ use crate::gateway::ledger;
 use crate::keyfile;
 use crate::link;
 use crate::state::Applied;
+use crate::user::access;
 use crate::wireguard::conf::WgConf;
+
+/// After which Linux asks for a neighbour again (`net.ipv4.neigh.*.retrans_time_ms`, `net.ipv6.neigh.*.retrans_time_ms`).
+const NEIGHBOUR_RETRY: Duration = Duration::from_secs(1);
 
 /// Files that are whole and valid, and fit each other.
 #[derive(Debug)]
@@ -39,16 +44,23 @@ impl Setup {
     /// All that is wrong with them, each with file, line and key.
     pub fn load(path: &Path, node: Option<&str>) -> Result<Setup, SetupError> {
         let config = Config::load(path, node).map_err(|e| SetupError(vec![e.to_string()]))?;
-        let mut errors = Vec::new();
+        // What they say would come again with each file, and without the cure.
+        let mut errors = access::refusals(&config);
+        if !errors.is_empty() {
+            return Err(SetupError(errors));
+        }
         let mut warnings = Vec::new();
         let witness = config.node().witness;
-        let keys = keyfile::load_for(&config.cluster.key_file, witness)
+        let keys = keyfile::load_for(&config.cluster.key_file, witness, None)
             .map_err(|e| errors.push(e.to_string()))
             .ok();
         // A witness needs no WireGuard file, and should not have one.
         let tunnels = if witness { &[] } else { &config.wireguard[..] };
         let confs = load_confs(&config, tunnels, &mut warnings);
         let confs = confs.map_err(|all| errors.extend(all)).unwrap_or_default();
+        errors.extend(tunnels.iter().zip(&confs).filter_map(|(entry, conf)| {
+            access::low_port(&config, &entry.interface, conf.as_ref()?.listen_port)
+        }));
         match keys {
             Some(keys) if errors.is_empty() => Ok(Setup { config, keys, confs, warnings }),
             _ => Err(SetupError(errors)),
@@ -124,10 +136,11 @@ impl Setup {
             misses: config.cluster.misses,
             preempt: config.cluster.preempt.map(|delay| Preempt { delay }),
             handover_timeout: config.cluster.handover_timeout,
+            neighbour_retry: NEIGHBOUR_RETRY,
             fingerprint: config::fingerprint(config, (!me.witness).then_some(&material[..])),
             wireguard,
             quorum: if config.needs_majority() {
-                Quorum::Majority { reaction: LEAST_REACTION }
+                Quorum::Majority { reaction: LEAST_REACTION, arbiter: config.arbiter.is_some() }
             } else {
                 Quorum::None
             },

@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use wgha_proto::{Term, VoteRecord};
 
+use crate::bounded;
 use crate::config::FloatingIp;
 use crate::descriptors::lift;
 
@@ -26,6 +27,9 @@ pub use writer::StateWriter;
 
 /// Largest state file that is read, in bytes: the endpoints of 65,536 peers.
 const MAX_FILE: u64 = 16 << 20;
+
+/// What this node put up.
+const APPLIED: &str = "applied.json";
 
 /// What is known of votes.
 const VOTES: &str = "votes.json";
@@ -43,6 +47,14 @@ pub struct Applied {
     pub reserved_ports: Vec<u16>,
     /// nftables tables of the gate that were made.
     pub gates: Vec<String>,
+}
+
+impl Applied {
+    /// WireGuard's UDP ports, as far as they are known.
+    #[must_use]
+    pub fn listen_ports(&self) -> Vec<u16> {
+        self.interfaces.iter().filter_map(|interface| interface.listen_port).collect()
+    }
 }
 
 /// One WireGuard interface that was put up.
@@ -102,6 +114,18 @@ impl Applied {
         let gates: Vec<_> = other.gates.into_iter().filter(fresh).collect();
         self.gates.extend(gates);
         self
+    }
+
+    /// Whether `other` names all that acts of this.
+    #[must_use]
+    pub fn acts_within(&self, other: &Applied) -> bool {
+        let known = |i: &AppliedInterface| {
+            let same = |o: &AppliedInterface| (&o.name, o.listen_port) == (&i.name, i.listen_port);
+            other.interfaces.iter().any(same)
+        };
+        self.gates.iter().all(|gate| other.gates.contains(gate))
+            && self.floating_ips.iter().all(|ip| other.floating_ips.contains(ip))
+            && self.interfaces.iter().all(known)
     }
 }
 
@@ -206,7 +230,23 @@ impl StateDir {
     /// What this node put up; nothing if there is no record. `None`: it is damaged, which is logged, and kept aside.
     #[must_use]
     pub fn applied(&self) -> Option<Applied> {
-        self.read("applied.json").map(Option::unwrap_or_default)
+        self.read(APPLIED).map(Option::unwrap_or_default)
+    }
+
+    /// The same, of a directory that another process may have locked: to be asked only when that is dead. `None`: it is damaged, and
+    /// stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// The disk's; a directory that is missing, or none, is an error as well.
+    pub fn applied_of(path: &Path) -> Result<Option<Applied>, StateError> {
+        let file = path.join(APPLIED);
+        let bytes = fs::metadata(path.join(".")).and_then(|_| read_bounded(&file, MAX_FILE));
+        match bytes {
+            Ok(None) => Ok(Some(Applied::default())),
+            Ok(Some(bytes)) => Ok(serde_json::from_slice(&bytes).ok()),
+            Err(source) => Err(StateError::Io { path: file, source }),
+        }
     }
 
     /// Keeps what this node put up.
@@ -215,7 +255,7 @@ impl StateDir {
     ///
     /// The disk refuses; the file is as before.
     pub fn set_applied(&self, applied: &Applied) -> Result<(), StateError> {
-        self.store("applied.json", applied)
+        self.store(APPLIED, applied)
     }
 
     /// A fact of another part, as JSON in the file `name`; its default if missing or damaged.
@@ -300,12 +340,7 @@ pub(crate) fn read_bounded(path: &Path, max: u64) -> io::Result<Option<Vec<u8>>>
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
     };
-    let mut bytes = Vec::new();
-    file.take(max + 1).read_to_end(&mut bytes)?;
-    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > max {
-        return Err(io::Error::other(format!("longer than {max} bytes")));
-    }
-    Ok(Some(bytes))
+    bounded::bytes(&file, max).map(Some)
 }
 
 /// Names a damaged file and keeps it as `NAME.corrupt` for whoever wants to know.

@@ -1,19 +1,20 @@
 //! What `wgha status` shows: the structure behind `--json`, and the table for people.
 
+mod node;
+mod parts;
 mod table;
 #[cfg(test)]
 pub(crate) mod tests;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use wgha_proto::PeerSnapshot;
 
-use crate::alarm;
 use crate::events::Event;
 use crate::realtime::Realtime;
 
+pub use node::{Node, Path};
+pub use parts::{Check, Claim, FloatingIp, Hook, Sync, Wireguard};
 pub use table::table;
 
 /// The answer to `wgha status --json`. docs/operations.md says what each field means.
@@ -85,6 +86,9 @@ pub struct Status {
     /// Extension: whether something outside the cluster answers this node.
     #[serde(default)]
     pub evidence: Evidence,
+    /// Extension: the etcd that votes, if there is one.
+    #[serde(default)]
+    pub arbiter: Option<Arbiter>,
     /// Extension: what there is of `realtime`; `None`: the config does not want it.
     #[serde(default)]
     pub realtime: Option<Realtime>,
@@ -126,6 +130,28 @@ pub struct Gate {
     pub restored: u64,
     /// The slowest renewal, in microseconds.
     pub slowest_us: u64,
+}
+
+/// An etcd that votes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Arbiter {
+    /// `etcd`.
+    pub kind: String,
+    /// The endpoint that is asked; empty on a witness, which asks none.
+    pub endpoint: String,
+    /// It answered last time; `None`: not asked yet.
+    pub reachable: Option<bool>,
+    /// Its vote is needed by this node, and asked for.
+    pub wanted: bool,
+    /// Its vote is this node's now.
+    pub held: bool,
+    /// What went wrong last, until it answers again.
+    pub last_error: Option<String>,
+    /// Requests since the start.
+    pub requests: u64,
+    /// Those that failed.
+    pub failed: u64,
 }
 
 /// Outside evidence: what tells an isolated gateway that it is one.
@@ -182,211 +208,8 @@ pub struct Lease {
     /// Extension: for how long this node does not vote, because it may have granted a lease before it restarted.
     #[serde(default)]
     pub abstains_ms: Option<u64>,
-}
-
-/// One node. The local one has no figures of a path to itself.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Node {
-    /// Its name.
-    pub name: String,
-    /// It only votes.
-    pub witness: bool,
-    /// Its role as it last said, in a word.
-    pub role: Option<String>,
-    /// Its term as it last said.
-    pub term: u64,
-    /// Its priority as it last said.
-    pub priority: Option<u8>,
-    /// Heard within the detection time, and hears this node.
-    pub alive: bool,
-    /// Milliseconds since its last authentic heartbeat.
-    pub last_heard_ms: Option<u64>,
-    /// Smoothed round trip in milliseconds.
-    pub rtt_ms: Option<f64>,
-    /// Lost heartbeats, 0.0 to 1.0, on the best path.
-    pub loss: Option<f64>,
-    /// Its wall clock minus the local one, in milliseconds.
-    pub clock_offset_ms: Option<f64>,
-    /// Its checks pass.
-    pub healthy: bool,
-    /// Maintenance is on there.
-    pub maintenance: bool,
-    /// Able to take over, or serving.
-    pub ready: bool,
-    /// Its config agrees with the local one where it must; `None`: not heard yet.
-    pub config_match: Option<bool>,
-    /// Extension: the sync channel to it stands; `None` for the local node and witnesses.
+    /// Extension: what became of asks and leases since the start; empty without leases. `granted` and `refused`: asks of other nodes
+    /// that this one granted (renewals among them) or refused. `won` and `lost`: leases of its own.
     #[serde(default)]
-    pub sync: Option<bool>,
-    /// Extension: what makes clients wait after a change of role between it and this node: `clock`,
-    /// `wireguard`. [`Status::warnings`] has them in sentences.
-    #[serde(default)]
-    pub alarms: Vec<String>,
-    /// Its paths.
-    pub paths: Vec<Path>,
-}
-
-impl Node {
-    /// A peer as the protocol sees it; `addresses` are those of its paths, in order.
-    #[must_use]
-    pub fn from_peer(peer: &PeerSnapshot, addresses: &[String]) -> Node {
-        let path = |(index, address): (usize, &String)| {
-            let known = peer.paths.get(index).copied().unwrap_or_default();
-            Path {
-                address: address.clone(),
-                alive: known.alive,
-                receives: Some(known.receives),
-                sends: known.sends,
-                broken: known.broken.map(|broken| broken.word().to_owned()),
-            }
-        };
-        let age = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
-        Node {
-            name: peer.name.clone(),
-            witness: peer.witness,
-            role: peer.role.map(|role| role.word().to_owned()),
-            term: peer.term,
-            priority: peer.priority,
-            alive: peer.alive,
-            last_heard_ms: peer.last_heard.map(age),
-            rtt_ms: peer.rtt.map(|rtt| thousandths(rtt.as_secs_f64() * 1e3)),
-            loss: peer.last_heard.map(|_| thousandths(peer.loss)),
-            clock_offset_ms: peer.clock_offset_ns.map(|ns| thousandths(ns as f64 / 1e6)),
-            healthy: peer.healthy,
-            maintenance: peer.maintenance,
-            ready: peer.ready,
-            config_match: peer.config_match,
-            sync: None,
-            alarms: peer.alarms.iter().map(|alarm| alarm::word(*alarm).to_owned()).collect(),
-            paths: addresses.iter().enumerate().map(path).collect(),
-        }
-    }
-}
-
-/// Three decimals are more than any of these figures is worth.
-fn thousandths(value: f64) -> f64 {
-    (value * 1e3).round() / 1e3
-}
-
-/// One path to a node.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Path {
-    /// Address and port.
-    pub address: String,
-    /// Both directions worked within the detection time.
-    pub alive: bool,
-    /// Extension: what the node sends on it comes here; `None` of the local node.
-    #[serde(default)]
-    pub receives: Option<bool>,
-    /// Extension: what is sent to it on it arrives, as it says; `None`: not known.
-    #[serde(default)]
-    pub sends: Option<bool>,
-    /// Extension: the direction that does not work, if one is known: `receive`, `send` or `both`.
-    #[serde(default)]
-    pub broken: Option<String>,
-}
-
-/// One floating IP.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FloatingIp {
-    /// The address with its prefix length.
-    pub address: String,
-    /// The interface that carries it.
-    pub interface: String,
-    /// This machine has it now.
-    pub held: bool,
-}
-
-/// One WireGuard interface.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Wireguard {
-    /// Its name.
-    pub interface: String,
-    /// `kernel` or `embedded`.
-    pub backend: String,
-    /// Serving.
-    pub up: bool,
-    /// Configured, ready to be brought up.
-    pub staged: bool,
-    /// Its peers.
-    pub peers: u64,
-    /// Peers with a handshake in the last 180 s.
-    pub recent_handshakes: u64,
-    /// Peers whose endpoint is known.
-    pub endpoints_known: u64,
-    /// Extension: milliseconds since this node last knew all that the master knows of where peers
-    /// are; on the master: since it last looked. `None`: never since the start.
-    #[serde(default)]
-    pub endpoints_age_ms: Option<u64>,
-    /// The floating IPs that its packets leave from.
-    pub source: Vec<String>,
-}
-
-/// One health check.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Check {
-    /// Its name.
-    pub name: String,
-    /// It passes.
-    pub ok: bool,
-    /// Its last result, for people.
-    pub detail: String,
-}
-
-/// The last run of one hook.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hook {
-    /// Program and arguments.
-    pub run: Vec<String>,
-    /// The state it ran for.
-    pub on: String,
-    /// Its exit code; `None` if it did not end by itself.
-    pub exit: Option<i32>,
-    /// How long it ran.
-    pub duration_ms: u64,
-    /// When it started: RFC 3339, UTC.
-    pub at: String,
-    /// Extension: how it ended, for people: `exit 0`, `timed out`, `running`, ...
-    #[serde(default)]
-    pub outcome: String,
-}
-
-/// One claim.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Claim {
-    /// Program and arguments.
-    pub run: Vec<String>,
-    /// This node has it.
-    pub held: bool,
-    /// When an answer last said yes or no: RFC 3339, UTC.
-    pub checked_at: Option<String>,
-    /// Extension: `held`, `not held` or `unknown`.
-    #[serde(default)]
-    pub state: String,
-    /// Extension: the last line that the program said.
-    #[serde(default)]
-    pub detail: String,
-    /// Extension: how long the last run took.
-    #[serde(default)]
-    pub duration_ms: u64,
-    /// Extension: runs that failed since the last that did not.
-    #[serde(default)]
-    pub failures: u32,
-    /// Extension: the program said that trying again is useless.
-    #[serde(default)]
-    pub given_up: bool,
-}
-
-/// One synchronised file.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sync {
-    /// Its path.
-    pub file: String,
-    /// Its version.
-    pub version: u64,
-    /// All gateways are connected and have the same.
-    pub in_sync: bool,
-    /// Extension: what is wrong with it, for people: why it does not travel, or an edit that lost.
-    #[serde(default)]
-    pub problem: Option<String>,
+    pub counts: BTreeMap<String, u64>,
 }

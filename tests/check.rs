@@ -72,14 +72,15 @@ fn a_good_config_and_what_follows_from_it() {
         "cluster   edge\n",
         "node      gw1, a gateway (this machine has its address 127.0.0.1)\n",
         "floating  203.0.113.10/32 on lo\n",
-        // Three gateways: 3 x 200 ms, one rank of 50 ms, one heartbeat.
-        "takes over: 850ms and two round trips\n",
+        // Three gateways: 3 x 200 ms, one rank of 50 ms, a heartbeat and a half.
+        "takes over: 950ms and two round trips\n",
         "600ms  3 heartbeats of 200ms missed\n",
         "50ms  wait of the gateway of rank 1",
         "UDP 127.0.0.1:5112 <-> 198.51.100.5:5112  (heartbeats gw1, gw2; 198.51.100.5:5112 is \
          10.254.7.9:5112 behind the NAT)\n",
         "UDP 127.0.0.1:5112 <-> 198.51.100.6:5112  (heartbeats gw1, gw3)\n",
         "UDP 198.51.100.5:5112 <-> 198.51.100.6:5112  (heartbeats gw2, gw3; ",
+        "UDP all nodes -> 203.0.113.10:5112  (heartbeats, on the clients' way)\n",
         "UDP any <-> 203.0.113.10:51820  (cf-wg0)\n",
         "wg0.conf: can be read by others",
         "\n0 errors, ",
@@ -100,6 +101,22 @@ fn http_beyond_the_loopback_is_named() {
         assert_eq!(code, 0, "{out}");
         assert_eq!(out.contains("TCP monitors -> 0.0.0.0:9112  (http)\n"), named, "{out}");
         assert_eq!(out.contains("there is no password and no encryption"), named, "{out}");
+    }
+}
+
+#[test]
+fn other_ways_into_and_out_of_the_machine_are_named() {
+    let dir = cluster();
+    let path = dir.path().join("edge.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let more = "[probe]\nlisten = \"0.0.0.0:8080\"\n[arbiter]\netcd = [\"http://127.0.0.1\"]\n";
+    fs::write(&path, text + more).unwrap();
+    let check = wgha(dir.path(), &["check", "--config", "edge.toml"]);
+    for expected in [
+        "TCP monitors -> 0.0.0.0:8080  (probe)\n",
+        "TCP gateways -> http://127.0.0.1:2379  (etcd)\n",
+    ] {
+        assert!(out(&check).contains(expected), "{expected:?} is missing in\n{}", out(&check));
     }
 }
 

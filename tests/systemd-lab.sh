@@ -33,9 +33,9 @@ proved() { echo "ok: $*"; }
 gw1() { nsenter -t "$init" -m -u -i -n -p -C -- env - PATH=/usr/bin:/usr/sbin "$@"; }
 client() { ip netns exec "$NET_NS" "$@"; }
 
-# until SECONDS COMMAND...: waits for the command to succeed.
+# until SECONDS COMMAND...: waits for the command to succeed. On a busy machine everything takes longer.
 until_ok() {
-    end=$(($(date +%s) + $1))
+    end=$(($(date +%s) + $1 * 4))
     shift
     until "$@" >/dev/null 2>&1; do
         [ "$(date +%s)" -lt "$end" ] || return 1
@@ -72,9 +72,11 @@ boot_gw1() {
     umount -R /sys/fs/cgroup 2>/dev/null || true
     mount -t cgroup2 none /sys/fs/cgroup
     mkdir "$cgroup"
+    # The device as distributions have it: open to all.
+    mknod -m 666 "$work/tun" c 10 200
     sh -c "echo \$\$ >'$cgroup/cgroup.procs'; exec systemd-nspawn --register=no --keep-unit --quiet \
         --boot --directory='$root' --machine=gw1 --network-namespace-path='/run/netns/$GW1_NS' \
-        --capability=CAP_NET_ADMIN --bind=/dev/net/tun --console=read-only" </dev/null >"$work/console" 2>&1 &
+        --capability=CAP_NET_ADMIN --bind='$work/tun:/dev/net/tun' --console=read-only" </dev/null >"$work/console" 2>&1 &
     nspawn=$!
     until_ok 20 pgrep -P "$nspawn" || fail "systemd-nspawn: $(cat "$work/console")"
     init=$(pgrep -P "$nspawn" | head -n 1)

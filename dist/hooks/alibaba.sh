@@ -18,10 +18,11 @@ prepare_alibaba() {
     check_sign
     metadata_at=$conf_metadata metadata_token=''
     own_machine
-    alibaba_login
+    log_in "$conf_access_key_id" access_key_secret alibaba_metadata ram/security-credentials "RAM role" \
+        '"\(.Expiration | fromdate - 300)", "\(.AccessKeyId) \(.AccessKeySecret) \(.SecurityToken)"'
     [ -z "$conf_region" ] || region=$conf_region
     endpoint=${conf_endpoint:-https://vpc.$region.aliyuncs.com}
-    plain "$conf" "$region" "$access_key_id"
+    plain "$conf" "$region" "$key_id"
 }
 
 # alibaba_metadata PATH WHAT [HINT]: its words into $http_body.
@@ -55,27 +56,6 @@ own_machine() {
     [ -z "$conf_interface" ] || machine_type=NetworkInterface
 }
 
-# From the config, or else those of the instance's RAM role, until five minutes before their end.
-alibaba_login() {
-    if [ -n "$conf_access_key_id" ]; then
-        secret_of access_key_secret
-        access_key_id=$conf_access_key_id sign_secret=$secret
-        return 0
-    fi
-    if cached credentials; then
-        credentials_from_cache=yes
-    else
-        alibaba_metadata ram/security-credentials/ credentials "give the instance a RAM role"
-        alibaba_metadata "ram/security-credentials/$http_body" credentials
-        json '"\(.Expiration | fromdate - 300)", "\(.AccessKeyId) \(.AccessKeySecret) \(.SecurityToken)"'
-        cached=${json#*"$newline"}
-        cache_put credentials "${json%%"$newline"*}" "$cached"
-    fi
-    access_key_id=${cached%% *}
-    cached=${cached#* }
-    sign_secret="${cached%% *}$newline${cached#* }"
-}
-
 # vpc ACTION KEY=VALUE...: one call. It returns 0 for 2xx.
 vpc() { vpc_call signed "$@"; }
 
@@ -91,7 +71,7 @@ vpc_call() {
         percent "${pair#*=}"
         query="$query&${pair%%=*}=$percent"
     done
-    sign_with="acs3 --key-id $access_key_id --action $action --api-version 2016-04-28"
+    sign_with="acs3 --key-id $key_id --action $action --api-version 2016-04-28"
     "$how" POST "$endpoint/?$query" || return 1
     case $http_body in
     *'"RequestId"'*) ;;

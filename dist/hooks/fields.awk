@@ -1,4 +1,5 @@
 # Plain values out of a JSON text (RFC 8259), a line for each: awk -v paths="action.id items.0.name" -f fields.awk
+# Or a line for each object in a list, its values with a | behind each: awk -v list_at=items -v paths="name zone.id" -f fields.awk
 #
 # A path has keys, and numbers from 0 for what is in a list. What is null, an object, a list or not there gives an empty
 # line. A text that is no JSON gives exit code 1. Of escapes \" \\ and \/ are undone; the others do not occur in ids,
@@ -16,8 +17,19 @@ END {
         take()
     if (wrong || depth || expected != "end")
         exit 1
-    for (i = 1; i <= wanted; i++)
-        print got[i]
+    if (list_at == "")
+        for (i = 1; i <= wanted; i++)
+            print got[i]
+    for (n = 0; n < rows; n++)
+        print row(n)
+}
+
+function row(n,  line) {
+    for (i = 1; i <= wanted; i++) {
+        gsub(/\|/, " ", got[n, i])
+        line = line got[n, i] "|"
+    }
+    return line
 }
 
 # Sets `token`, and for values `kind`; 0 at the end.
@@ -67,6 +79,8 @@ function begin(  name) {
     path[depth] = name
     list[depth] = token == "["
     place[depth] = 0
+    if (depth > 1 && path[depth - 1] == list_at && list[depth - 1] && !list[depth])
+        number[name] = rows++
     expected = list[depth] ? "value" : "key"
 }
 
@@ -76,7 +90,7 @@ function finish() {
     expected = "end"
 }
 
-function scalar() {
+function scalar(  name) {
     if (kind == "string") {
         token = substr(token, 2, length(token) - 2)
         gsub(/\\\//, "/", token)
@@ -94,9 +108,26 @@ function scalar() {
         token = ""
     # A line for each, whatever is in a string.
     gsub(/[\r\n]/, " ", token)
+    name = here()
     for (i = 1; i <= wanted; i++)
-        if (want[i] == here())
+        if (want[i] == name)
             got[i] = token
+    if (list_at != "")
+        in_row(name)
+}
+
+# A value of an object in the list, at any depth.
+function in_row(name) {
+    if (index(name, list_at ".") != 1)
+        return
+    name = substr(name, length(list_at) + 2)
+    if (!match(name, /^[0-9]+\./) || !((list_at "." substr(name, 1, RLENGTH - 1)) in number))
+        return
+    n = number[list_at "." substr(name, 1, RLENGTH - 1)]
+    name = substr(name, RLENGTH + 1)
+    for (i = 1; i <= wanted; i++)
+        if (want[i] == name)
+            got[n, i] = token
 }
 
 # The path to the value that is read now.

@@ -27,6 +27,7 @@
 #                           # jq takes 35 ms to start (1.6): take all that is needed in one call
 #     fields PATH...        # up to four plain values of $http_body, such as action.status or items.0.id, into $field1 to
 #                           # $field4, without jq in 3 ms; empty for null and what is not there
+#     rows LIST PATH...     # into $json: a line for each object in a list of $http_body, its values with a | behind each
 #     again TEXT, unknown TEXT, give_up TEXT, finish CODE TEXT     # end the hook
 #     bearer TOKEN          # sends "Authorization: Bearer TOKEN" from now on
 #     secret_of KEY         # the secret in conf_KEY, or in the file conf_KEY_file, into $secret
@@ -268,6 +269,8 @@ CONFIG
         )
     fi
     http_code=$?
+    # Cut off by the hook's own end: what it waited for says more than that.
+    [ "$http_code" != 28 ] || left 1
     http_body=${http_out%"$newline"*}
     http_error=${http_out##*"$newline"}
     http_status=${http_error%%"$tab"*}
@@ -332,6 +335,12 @@ fields() {
     } <<FIELDS
 $json
 FIELDS
+}
+
+rows() {
+    list_at=$1
+    shift
+    json=$(printf '%s' "$http_body" | awk -v list_at="$list_at" -v paths="$*" -f "$hooks/fields.awk") || not_understood
 }
 
 # await URL DONE FAILED STATE ID WHY: waits for the end of an operation that the last answer is about. The last three are

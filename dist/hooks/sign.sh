@@ -44,6 +44,29 @@ signed_change() {
     signed "$@"
 }
 
+# log_in ID SECRET METADATA PATH ROLE FILTER: $key_id and $sign_secret, from the config (ID and the name of the secret's key), or
+# else those of the instance's role until five minutes before their end. METADATA is a function that asks the metadata service;
+# FILTER makes two lines of its answer: the seconds since 1970 until which they are remembered, and "ID SECRET TOKEN".
+log_in() {
+    if [ -n "$1" ]; then
+        secret_of "$2"
+        key_id=$1 sign_secret=$secret
+        return 0
+    fi
+    if cached credentials; then
+        credentials_from_cache=yes
+    else
+        "$3" "$4/" credentials "give the instance a $5"
+        "$3" "$4/$http_body" credentials
+        json "$6"
+        cached=${json#*"$newline"}
+        cache_put credentials "${json%%"$newline"*}" "$cached"
+    fi
+    key_id=${cached%% *}
+    cached=${cached#* }
+    sign_secret="${cached%% *}$newline${cached#* }"
+}
+
 # plain WHAT VALUE...: ends the hook if one is not of the characters that ids, addresses and names have.
 plain() {
     plain_what=$1

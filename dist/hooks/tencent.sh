@@ -19,9 +19,10 @@ prepare_tencent() {
     check_sign
     metadata_at=$conf_metadata
     own_machine
-    tencent_login
+    log_in "$conf_secret_id" secret_key tencent_metadata cam/security-credentials "CAM role" \
+        '"\(.ExpiredTime - 300 | floor)", "\(.TmpSecretId) \(.TmpSecretKey) \(.Token)"'
     [ -z "$conf_region" ] || region=$conf_region
-    plain "$conf" "$region" "$secret_id"
+    plain "$conf" "$region" "$key_id"
 }
 
 tencent_metadata() { metadata "/latest/meta-data/$1" || no_metadata "$2" "${3:-}"; }
@@ -44,27 +45,6 @@ own_machine() {
     machine=${machine%% *}
 }
 
-# From the config, or else those of the instance's CAM role, until five minutes before their end.
-tencent_login() {
-    if [ -n "$conf_secret_id" ]; then
-        secret_of secret_key
-        secret_id=$conf_secret_id sign_secret=$secret
-        return 0
-    fi
-    if cached credentials; then
-        credentials_from_cache=yes
-    else
-        tencent_metadata cam/security-credentials/ credentials "give the instance a CAM role"
-        tencent_metadata "cam/security-credentials/$http_body" credentials
-        json '"\(.ExpiredTime - 300 | floor)", "\(.TmpSecretId) \(.TmpSecretKey) \(.Token)"'
-        cached=${json#*"$newline"}
-        cache_put credentials "${json%%"$newline"*}" "$cached"
-    fi
-    secret_id=${cached%% *}
-    cached=${cached#* }
-    sign_secret="${cached%% *}$newline${cached#* }"
-}
-
 # vpc ACTION BODY: one call. It returns 0 if it was done.
 vpc() { vpc_call signed "$@"; }
 
@@ -72,7 +52,7 @@ vpc() { vpc_call signed "$@"; }
 vpc_change() { vpc_call signed_change "$@"; }
 
 vpc_call() {
-    sign_with="tc3 --key-id $secret_id --service vpc --action $2 --api-version 2017-03-12 --region $region"
+    sign_with="tc3 --key-id $key_id --service vpc --action $2 --api-version 2017-03-12 --region $region"
     "$1" POST "$conf_endpoint/" "$3" || return 1
     fields Response.RequestId Response.Error.Code Response.Error.Message
     [ -n "$field1" ] || not_understood

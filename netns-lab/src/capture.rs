@@ -1,13 +1,13 @@
 //! Hears at the switch, on one clock, what each gateway sends that only a master may send.
 
 use std::io::IoSliceMut;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType,
     recvmsg, setsockopt, socket, sockopt,
@@ -52,7 +52,7 @@ impl Capture {
     /// switch that it passes.
     ///
     /// # Errors
-    /// When a frame came without its time.
+    /// When a frame came without its time, or the kernel had no room for one: what it was nobody knows.
     pub fn stop(self) -> Result<Vec<MasterFrame>> {
         self.stop.store(true, Ordering::Relaxed);
         let heard = self.thread.join().map_err(|_| anyhow::anyhow!("the listener panicked"))?;
@@ -62,7 +62,7 @@ impl Capture {
     }
 }
 
-fn parse(mac: &str) -> Result<[u8; 6]> {
+pub(crate) fn parse(mac: &str) -> Result<[u8; 6]> {
     let bytes = mac.split(':').map(|b| u8::from_str_radix(b, 16));
     let bytes: Vec<u8> = bytes.collect::<Result<_, _>>().with_context(|| mac.to_owned())?;
     bytes.try_into().map_err(|_| anyhow::anyhow!("{mac} is no MAC"))
@@ -72,7 +72,10 @@ fn open() -> Result<OwnedFd> {
     let (family, all) = (AddressFamily::Packet, SockProtocol::EthAll);
     let socket = socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, all)?;
     setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
-    setsockopt(&socket, sockopt::RcvBuf, &(8 << 20))?;
+    // Beyond rmem_max, where root is no user namespace's.
+    if setsockopt(&socket, sockopt::RcvBufForce, &(8 << 20)).is_err() {
+        setsockopt(&socket, sockopt::RcvBuf, &(8 << 20))?;
+    }
     setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(0, 50_000))?;
     Ok(socket)
 }
@@ -102,7 +105,14 @@ fn listen(socket: &OwnedFd, macs: &[[u8; 6]], stop: &AtomicBool) -> Result<Vec<M
             heard.push(MasterFrame { at: stamp.context("a frame without its time")?, gateway });
         }
     }
+    nothing_lost(socket)?;
     Ok(heard)
+}
+
+fn nothing_lost(socket: &OwnedFd) -> Result<()> {
+    let lost = crate::sys::packets_dropped(socket.as_fd())?;
+    ensure!(lost == 0, "the capture missed {lost} frames, and a second master's may be among them");
+    Ok(())
 }
 
 /// WireGuard's packets; ARP and neighbour advertisements of a floating IP. Ethernet II, no VLAN, no IPv6 extension headers:
@@ -135,6 +145,23 @@ fn is_masters(frame: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_frame_without_room_is_noticed() {
+        crate::enter_user_namespace().unwrap();
+        let lab = Lab::builder().build().unwrap();
+        let lost = lab.switch().run(|| {
+            let socket = open().unwrap();
+            setsockopt(&socket, sockopt::RcvBuf, &0).unwrap();
+            nothing_lost(&socket).unwrap();
+            let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            for _ in 0..100 {
+                sender.send_to(&[0; 1000], "127.0.0.1:9").unwrap();
+            }
+            nothing_lost(&socket).unwrap_err().to_string()
+        });
+        assert!(lost.starts_with("the capture missed "), "{lost}");
+    }
 
     #[test]
     fn what_only_a_master_sends() {

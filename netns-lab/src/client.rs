@@ -185,11 +185,9 @@ impl Lab {
     /// As [`WgPeer::start`].
     pub fn start_client(&self, number: u8) -> Result<WgPeer> {
         let node = self.client_node(number.into());
-        WgPeer::start(
-            node,
-            WgKind::choose(node)?,
-            &self.client_conf(number, !self.cluster().floating_v4, 0),
-        )
+        // Without any floating IP something outside leads the IPv4 address to a gateway.
+        let over_v6 = self.cluster().floating_v6 && !self.cluster().floating_v4;
+        WgPeer::start(node, WgKind::choose(node)?, &self.client_conf(number, over_v6, 0))
     }
 }
 

@@ -81,7 +81,20 @@ impl Filter {
         self
     }
 
+    /// Heartbeats and their answers; those to a floating IP come from another port.
     fn rule(&self) -> String {
+        let to = format!("dport {HEARTBEAT_PORT}");
+        match self.traffic {
+            Traffic::All => self.line(""),
+            Traffic::Sync => self.line(&format!("tcp {to} ")),
+            Traffic::Heartbeat => {
+                let answers = format!("udp dport != {HEARTBEAT_PORT} udp sport {HEARTBEAT_PORT} ");
+                self.line(&format!("udp {to} ")) + &self.line(&answers)
+            }
+        }
+    }
+
+    fn line(&self, packets: &str) -> String {
         let mut rule = String::new();
         if !self.from.is_empty() {
             let _ = write!(rule, "iifname {{ {} }} ", ports(&self.from));
@@ -89,14 +102,7 @@ impl Filter {
         if !self.to.is_empty() {
             let _ = write!(rule, "oifname {{ {} }} ", ports(&self.to));
         }
-        let protocol = match self.traffic {
-            Traffic::All => None,
-            Traffic::Heartbeat => Some("udp"),
-            Traffic::Sync => Some("tcp"),
-        };
-        if let Some(protocol) = protocol {
-            let _ = write!(rule, "{protocol} dport {HEARTBEAT_PORT} ");
-        }
+        rule += packets;
         if self.percent < 100 {
             let _ = write!(rule, "numgen random mod 100 < {} ", self.percent);
         }

@@ -2,9 +2,10 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 
 use crate::node::Node;
@@ -28,6 +29,26 @@ pub fn ping(node: &Node, to: IpAddr, timeout: Duration) -> Result<Duration> {
         }
     }
     bail!("no answer from {to}")
+}
+
+/// Sends echo requests, one at a time and each waited for that long at most, until one is answered; returns how long that took.
+/// One packet may be lost for reasons of its own.
+///
+/// # Errors
+/// No answer `within` that time: why the last one failed.
+pub fn reach(node: &Node, to: IpAddr, each: Duration, within: Duration) -> Result<Duration> {
+    let start = Instant::now();
+    loop {
+        let asked = Instant::now();
+        match ping(node, to, each) {
+            Ok(_) => return Ok(start.elapsed()),
+            Err(e) if start.elapsed() >= within => {
+                return Err(e).with_context(|| format!("no answer from {to} within {within:?}"));
+            }
+            // Without a route it fails at once.
+            Err(_) => thread::sleep(each.saturating_sub(asked.elapsed())),
+        }
+    }
 }
 
 fn open(to: IpAddr) -> io::Result<UdpSocket> {

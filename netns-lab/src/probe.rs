@@ -23,6 +23,8 @@ use crate::sys::{monotonic_ns, realtime_ns};
 const PROBE_LEN: usize = 16;
 /// An hour of 1 ms probes; the sender stops there.
 const MAX_PROBES: usize = 3_600_000;
+/// Later than this after the end an answer is lost.
+const LATE: Duration = Duration::from_secs(5);
 
 /// Sends every datagram back to where it came from. Ends when dropped.
 pub struct Echo {
@@ -135,7 +137,12 @@ impl Prober {
     /// Waits half a second for late answers and returns all probes.
     pub fn stop(mut self) -> Probes {
         self.sender.end();
+        let end = Instant::now() + LATE;
         thread::sleep(Duration::from_millis(500));
+        let waits = |probes: &[Probe]| probes.last().is_some_and(|probe| probe.received.is_none());
+        while Instant::now() < end && waits(&lock(&self.probes)) {
+            thread::sleep(Duration::from_millis(20));
+        }
         self.receiver.end();
         Probes { probes: std::mem::take(&mut *lock(&self.probes)) }
     }

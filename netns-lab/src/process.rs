@@ -57,7 +57,7 @@ impl Spec {
 }
 
 /// The longest wait for what an ended program wrote last.
-const DRAIN: Duration = Duration::from_millis(500);
+const DRAIN: Duration = Duration::from_secs(5);
 
 /// The longest wait for what was killed.
 const DEATH: Duration = Duration::from_secs(10);

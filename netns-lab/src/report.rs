@@ -55,7 +55,7 @@ impl Probes {
     /// fault may take effect late (a handover), so the longest such gap after `fault` counts. `None`
     /// when no probe was answered before the fault.
     pub fn outage(&self, fault: u64, until: u64) -> Option<Outage> {
-        let (last_before, first_after) = self.longest_gap(fault, until)?;
+        let (last_before, first_after) = self.outlasting(fault, until)?;
         let quiet = self.quiet_window(fault, until).and_then(|(a, b)| self.longest_gap(a + 1, b));
         let in_window = self.probes.iter().filter(|p| (fault..=until).contains(&p.sent));
         Some(Outage {
@@ -65,6 +65,16 @@ impl Probes {
             noise: quiet.and_then(|(a, b)| b.map(|b| Duration::from_nanos(b - a))),
             lost: in_window.filter(|p| p.received.is_none()).count(),
         })
+    }
+
+    /// [`Probes::longest_gap`], or the one in which `until` is, if that is longer: to its end.
+    fn outlasting(&self, from: u64, until: u64) -> Option<(u64, Option<u64>)> {
+        let (begin, end) = self.longest_gap(from, until)?;
+        let answered = || self.probes.iter().filter(|p| p.received.is_some()).map(|p| p.sent);
+        let last = answered().rfind(|sent| *sent <= until)?;
+        let next = answered().find(|sent| *sent > until);
+        let longer = |next: &u64| end.is_some_and(|end| next - last > end - begin);
+        Some(next.filter(longer).map_or((begin, end), |next| (last, Some(next))))
     }
 
     /// A window as long as the one of the fault, just before it or just after.

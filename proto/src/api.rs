@@ -3,15 +3,19 @@
 //! In: `config` and `input`. Out: `event` (what happened), [`RoleLevel`] (what effects follow) and
 //! `snapshot` (a picture for status).
 
+mod arbiter;
 mod config;
 mod event;
 mod input;
 mod snapshot;
 
+pub use arbiter::{Wish, Word};
 pub use config::{NodeConfig, PeerConfig, Preempt, Quorum};
 pub use event::{Alarm, Event, Reason};
 pub use input::{Ability, Boot, Command, Doubt, Evidence, Health, Refused, Report, VoteRecord};
-pub use snapshot::{Broken, LeaseSnapshot, PathSnapshot, PeerSnapshot, Snapshot};
+pub use snapshot::{
+    ArbiterSnapshot, Broken, LeaseCounts, LeaseSnapshot, PathSnapshot, PeerSnapshot, Snapshot,
+};
 
 /// The name of a node, unique in its cluster: 1 to 64 bytes of `[A-Za-z0-9._-]`.
 pub type NodeName = String;

@@ -89,7 +89,7 @@ impl State {
     }
 
     /// Whether this node still says that it is master: until its effects are off, so that no
-    /// successor acts beside it (design §5.6).
+    /// successor acts beside it.
     pub(crate) fn claims(self) -> bool {
         matches!(self, State::Serving | State::Leaving | State::LeavingForFault)
     }

@@ -14,6 +14,10 @@ use crate::wire::MAX_PATHS;
 /// changes between them that is a whole detection time; beyond it, an echo just is not timely.
 const LOG_LEN: usize = 1024;
 
+/// How far ahead of the newest counter the next one is looked for: minutes of heartbeats. Whoever was away for longer is heard as soon
+/// as one of its datagrams is opened.
+const AHEAD: u64 = 1024;
+
 /// Which counters were seen: the newest and the 63 before it (the scheme of RFC 6479 and RFC 4303 §3.4.3,
 /// with one word).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,6 +82,12 @@ impl Session {
 
     pub(crate) fn is_new(&self, path: u8, counter: u64) -> bool {
         self.windows.get(usize::from(path)).is_some_and(|window| window.is_new(counter))
+    }
+
+    /// Whether this counter can be the next on its path: new, and no further ahead than what may have been lost.
+    pub(crate) fn is_next(&self, path: u8, counter: u64) -> bool {
+        let window = self.windows.get(usize::from(path));
+        window.is_some_and(|w| w.is_new(counter) && counter <= w.newest.saturating_add(AHEAD))
     }
 
     pub(crate) fn mark(&mut self, path: u8, counter: u64) {

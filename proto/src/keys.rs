@@ -143,7 +143,8 @@ impl Keyring {
     #[must_use]
     pub fn to_text(&self) -> Zeroizing<String> {
         let kind = if self.witness { "witness" } else { "gateway" };
-        let mut text = Zeroizing::new(String::new());
+        // Room for all of it at once: a string that grows leaves copies behind.
+        let mut text = Zeroizing::new(String::with_capacity(self.keys.len() * 64));
         for key in &self.keys {
             let secret = Zeroizing::new(STANDARD.encode(*key.secret));
             for part in [kind, " ", &key.id.to_string(), " ", &secret, "\n"] {

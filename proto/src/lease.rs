@@ -27,6 +27,13 @@ pub const LONGEST_LEASE: Duration = Duration::from_secs(30);
 /// The shortest time that effects are given to go off after the permission ends.
 pub const LEAST_REACTION: Duration = Duration::from_millis(20);
 
+/// M: how long before the end of its lease a holder stops to act. `reaction`: the time its effects need to go off, taken
+/// for [`LEAST_REACTION`] if it is less.
+#[must_use]
+pub fn margin(lease: Duration, reaction: Duration) -> Duration {
+    drift(lease) + reaction.max(LEAST_REACTION)
+}
+
 /// A session of a node: one run of its process.
 pub(crate) type SessionId = [u8; 16];
 
@@ -54,7 +61,6 @@ pub(crate) struct Timing {
 impl Timing {
     /// Of a detection time and the bound for effects to go off.
     pub(crate) fn new(detection: Duration, interval: Duration, reaction: Duration) -> Timing {
-        let margin = drift(detection) + reaction.max(LEAST_REACTION);
-        Timing { lease: detection, margin, interval }
+        Timing { lease: detection, margin: margin(detection, reaction), interval }
     }
 }

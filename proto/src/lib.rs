@@ -4,6 +4,8 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod arbiter;
+mod budget;
 mod direction;
 mod election;
 mod fingerprint;
@@ -21,8 +23,12 @@ mod vectors;
 mod wire;
 
 pub use api::*;
+pub use arbiter::{
+    Agent, Answer, Change, Header as ArbiterHeader, Kept, Register, Request, Vote, arbiter_voter,
+};
 pub use keys::{KeyFileError, Keyring};
-pub use lease::{LEAST_REACTION, LONGEST_LEASE};
+pub use lease::{LEAST_REACTION, LONGEST_LEASE, margin};
+pub use node::floating::{MAX_FLOATING, floating_path};
 pub use node::{Destination, Node};
 pub use refusal::Refusal;
 pub use time::Time;

@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 use zeroize::Zeroizing;
 
 use crate::api::{
-    Ability, Command, Event, Evidence, Health, NodeConfig, PathIndex, Reason, Refused, Report,
-    RoleLevel, Snapshot, Term, VoteRecord,
+    Ability, Command, Event, Evidence, Health, LeaseCounts, NodeConfig, PathIndex, Reason, Refused,
+    Report, RoleLevel, Snapshot, Term, VoteRecord,
 };
-use crate::election::{Input, State};
+use crate::election::State;
 use crate::handover::Outgoing;
 use crate::keys::Keyring;
 use crate::peer::Peer;
@@ -16,19 +16,24 @@ use crate::refusal::{Counts, Refusal};
 use crate::time::Time;
 use crate::wire::Tag;
 
+use outside::{Outside, Patience};
 use parts::{Answer, Backoff, Duplicate, Failure, Incoming, Releasing, Stopping, Vacancy};
 
+mod arbiter;
 mod candidacy;
 mod command;
 mod decide;
 mod fingerprint;
+pub(crate) mod floating;
 mod lease;
 pub(crate) mod obituary;
+mod outside;
 mod parts;
 mod permit;
 mod receive;
 mod release;
 mod send;
+mod session;
 mod setup;
 mod snapshot;
 mod take;
@@ -72,8 +77,10 @@ pub enum Destination {
 /// - Spurious calls are harmless: `handle_timeout` before its time does nothing but look; a report
 ///   about another term, or the same again, changes nothing.
 /// - A `now` that lies before one already seen is taken for that one.
-/// - Every `handle_*` first looks how late it is: a master that was not called for longer than the
-///   detection time beyond `poll_timeout` stops being master before it looks at its input.
+/// - Every `handle_*` first looks how long ago the last was: longer than the detection time, and the session is
+///   over before the input is looked at.
+/// - Once everything is drained, [`wants_session`](Node::wants_session) says whether a new session is due;
+///   then call [`renew`](Node::renew) at once, and drain again.
 ///
 /// A clone is another future of the same node, for explorers of states; never let both speak to one cluster.
 #[derive(Clone)]
@@ -122,14 +129,12 @@ pub struct Node {
     health: Health,
     /// When my checks began to fail.
     unhealthy_since: Option<Time>,
-    evidence: Evidence,
-    /// Was cut off from everything, and listens until then.
-    isolated_until: Time,
+    outside: Outside,
     maintenance: bool,
     failure: Failure,
     duplicate: Duplicate,
-    /// Someone else counts in my session, as an authentic echo showed. For good: the next session is another process's.
-    copied: bool,
+    /// Why this session is over: nothing is won, granted or begun in it any more.
+    over: Option<Reason>,
     stopping: Option<Stopping>,
 
     outgoing: Option<Outgoing>,
@@ -147,12 +152,16 @@ pub struct Node {
 
     /// With `quorum = "majority"`.
     lease: Option<Box<lease::Lease>>,
-    votes_at_boot: Option<VoteRecord>,
-    started: Time,
+    /// What is known of votes from before `lease`, and until when they may have been given.
+    votes_before: Option<VoteRecord>,
+    voted_until: Time,
 
+    /// How many floating IPs are paths.
+    floating: PathIndex,
     answer: Option<Answer>,
     events: VecDeque<Event>,
     refusals: Counts,
+    lease_counts: LeaseCounts,
 }
 
 impl Node {
@@ -160,14 +169,21 @@ impl Node {
     ///
     /// # Errors
     /// Why it was refused; it changed nothing then, except that an unknown session may get an answer, and that an
-    /// echo of what was never sent shows that this session is not mine alone ([`Event::Copied`]).
+    /// echo of what was never sent shows that this session is not mine alone, and ends it. With [`Refusal::Flooded`] what is due stays due.
     pub fn handle_datagram(&mut self, now: Time, bytes: &mut [u8]) -> Result<(), Refusal> {
+        // Not even the time is looked at for these: that costs as much as opening.
+        if self.is_flood(now, bytes) {
+            self.refusals.add(Refusal::Flooded);
+            return Err(Refusal::Flooded);
+        }
         self.begin(now);
         let result = self.receive(bytes);
         if let Err(refusal) = result {
             self.refusals.add(refusal);
             if refusal == Refusal::NeverSent {
-                self.note_copied();
+                // A copy of this machine sent it, or this one before it was set back (§5). Whatever that one knows
+                // and was granted, I may not build on.
+                self.end_own_session(Reason::Copied);
             }
         }
         self.finish();
@@ -217,12 +233,15 @@ impl Node {
     pub fn handle_evidence(&mut self, now: Time, evidence: Evidence) {
         self.begin(now);
         // The source answers again before the first heartbeat of a master can have come: that takes two
-        // intervals and a round trip.
-        let back = self.evidence == Evidence::Silent && matches!(evidence, Evidence::Answered(_));
-        if back && self.held_back == Some("isolated") {
-            self.isolated_until = self.now + (self.config.detection() + self.rank_step());
-        }
-        self.evidence = evidence;
+        // intervals and a round trip, once the machine has found it among its neighbours.
+        let patience = Patience {
+            interval: self.config.interval,
+            wait: self.config.detection() + self.rank_step(),
+            retry: self.config.neighbour_retry,
+        };
+        let held = self.held_back == Some("isolated");
+        let missed_since = self.view().missed_since;
+        self.outside.take(self.now, evidence, held, missed_since, patience);
         self.finish();
     }
 
@@ -273,23 +292,16 @@ impl Node {
         self.picture(now.max(self.now))
     }
 
-    /// What comes before every input: time, and what a sleep undoes (design §5.8).
+    /// What comes before every input: time, and what a sleep undoes.
     fn begin(&mut self, now: Time) {
-        self.now = self.now.max(now);
+        let now = self.now.max(now);
+        let gap = now.since(self.now);
+        self.now = now;
         self.answer = None;
-        let late = self.now.since(self.expected);
-        let bound = if self.state == State::Serving {
-            self.config.detection()
-        } else {
-            self.config.interval
-        };
-        if late > bound {
-            self.awake_since = self.now;
-            if self.state == State::Serving {
-                // Whoever took over in the meantime must take addresses and claims back.
-                self.yielded = Some((self.term, self.now));
-            }
-            self.step(Input::Leave, Reason::Slept(late));
+        if gap > self.config.detection() {
+            self.end_own_session(Reason::Slept(gap));
+        } else if self.state != State::Serving && now.since(self.expected) > self.config.interval {
+            self.awake_since = now;
         }
         self.check_lease();
     }
@@ -297,6 +309,7 @@ impl Node {
     /// What comes after every input.
     fn finish(&mut self) {
         self.decide();
+        self.choose_floating();
         self.heartbeat();
         self.expected = self.next_wake();
     }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::api::{PeerConfig, Role};
+use crate::budget::Budget;
 use crate::election::Standing;
 use crate::freshness::{ClockFilter, ClockWatch, SendLog, Session};
 use crate::node::PeerLease;
@@ -43,6 +44,8 @@ pub(crate) struct Peer {
     pub(crate) claim_sent: Time,
     /// Paths on which the next message is still to be sent, one bit each.
     pub(crate) pending: u8,
+    /// The floating paths on which it is sent to as well.
+    pub(crate) floating: u8,
     /// The number of that message once its first datagram was made.
     pub(crate) batch: Option<u64>,
     /// The first message to it that carried the release being said, and whether it has echoed it.
@@ -51,6 +54,8 @@ pub(crate) struct Peer {
     /// My answer to its request for a handover.
     pub(crate) reply: Option<Handover>,
 
+    /// What may still be opened in vain. Decides nothing below thousands of forged datagrams a second, so no part of the fingerprint.
+    pub(crate) budget: Budget,
     /// Opening keys: key id, session, keys.
     pub(crate) rx: Option<(u16, [u8; 16], SealKeys)>,
     pub(crate) session: Option<Session>,
@@ -102,10 +107,12 @@ impl Peer {
             log: SendLog::default(),
             claim_sent: now,
             pending: 0,
+            floating: 0,
             batch: None,
             release_number: None,
             release_answered: false,
             reply: None,
+            budget: Budget::new(),
             rx: None,
             session: None,
             gone_at: None,
@@ -176,8 +183,8 @@ impl Peer {
 
     /// Asks for a message on all paths.
     pub(crate) fn queue(&mut self) {
-        self.pending =
-            u8::try_from((1_u16 << self.config.paths.min(MAX_PATHS)) - 1).unwrap_or(u8::MAX);
+        let own = u8::try_from((1_u16 << self.config.paths.min(MAX_PATHS)) - 1);
+        self.pending = own.unwrap_or(u8::MAX) | self.floating;
         self.batch = None;
     }
 

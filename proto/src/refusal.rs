@@ -47,6 +47,8 @@ refusals! {
     Key = "key",
     /// Of a session that said goodbye or whose obituary was shown.
     Ended = "ended-session",
+    /// Too many in this sender's name were opened in vain, and this is not the next of its session.
+    Flooded = "flooded",
     /// Not sealed by who it says, or changed on its way.
     Seal = "seal",
     /// Authentic, but its nonce was not made as it must be.

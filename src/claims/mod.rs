@@ -6,7 +6,7 @@
 //! yielded, and after a failure, ever more slowly. One task for each claim: a slow cloud delays no other one, and
 //! nothing else. A newer role ends what runs.
 //!
-//! Exit codes of the programs (design §6): 0 done or mine, 3 not mine, 4 unknown, 75 try again, 78 give up.
+//! Exit codes of the programs: 0 done or mine, 3 not mine, 4 unknown, 75 try again, 78 give up.
 
 mod hand;
 mod marker;
@@ -26,6 +26,7 @@ pub use hand::{ByHand, by_hand};
 pub use marker::Marker;
 pub use schedule::Held;
 
+use crate::clock;
 use crate::config::Claim;
 use crate::events::rfc3339;
 use crate::hooks::HookContext;
@@ -97,6 +98,8 @@ pub struct Claims {
 struct Wanted {
     /// Grows with everything that is to be looked at anew.
     generation: u64,
+    /// Grows when what claims are for may lead elsewhere: in a new term, and when another master yielded.
+    moves: u64,
     mastership: Option<Mastership>,
     stopping: bool,
     context: Arc<HookContext>,
@@ -106,6 +109,8 @@ struct Wanted {
 #[derive(Clone, Debug)]
 struct Shared {
     views: Arc<Mutex<Vec<View>>>,
+    /// The term in which something came to lead here, until that is taken note of.
+    arrived: Arc<Mutex<Option<Term>>>,
     changed: watch::Sender<()>,
 }
 
@@ -121,10 +126,15 @@ impl Claims {
     /// [`assert`](Claims::assert).
     #[must_use]
     pub fn spawn(context: HookContext, claims: Vec<Claim>, marker: Marker) -> Claims {
-        let wanted =
-            Wanted { generation: 0, mastership: None, stopping: false, context: Arc::new(context) };
+        let wanted = Wanted {
+            generation: 0,
+            moves: 0,
+            mastership: None,
+            stopping: false,
+            context: Arc::new(context),
+        };
         let views = Arc::new(Mutex::new(vec![View::default(); claims.len()]));
-        let shared = Shared { views, changed: watch::Sender::default() };
+        let shared = Shared { views, arrived: Arc::default(), changed: watch::Sender::default() };
         let mut all = Claims {
             wanted: watch::Sender::new(wanted),
             shared,
@@ -158,6 +168,7 @@ impl Claims {
                 return false;
             }
             wanted.generation += 1;
+            wanted.moves += 1;
             wanted.mastership = Some(mastership);
             true
         });
@@ -168,6 +179,7 @@ impl Claims {
         self.wanted.send_if_modified(|wanted| {
             let acting = wanted.mastership.is_some() && !wanted.stopping;
             wanted.generation += u64::from(acting);
+            wanted.moves += u64::from(acting);
             acting
         });
     }
@@ -214,6 +226,12 @@ impl Claims {
     #[must_use]
     pub fn changed(&self) -> watch::Receiver<()> {
         self.shared.changed.subscribe()
+    }
+
+    /// Says once that something new leads clients here, and in which term: they could not be reached before.
+    #[must_use]
+    pub fn take_arrived(&self) -> Option<Term> {
+        self.shared.arrived.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// From the order to assert until all were there, once they are, in this term.
@@ -263,7 +281,7 @@ fn status(claim: &Claim, view: View) -> crate::status::Claim {
         checked_at: view.checked_at_ns.map(rfc3339),
         state: view.held.word().to_owned(),
         detail: view.detail,
-        duration_ms: u64::try_from(view.duration.as_millis()).unwrap_or(u64::MAX),
+        duration_ms: clock::millis(view.duration),
         failures: view.failures,
         given_up: view.given_up,
     }

@@ -1,5 +1,4 @@
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -8,6 +7,7 @@ use tokio::time::sleep;
 
 use super::schedule::{Answer, Schedule};
 use super::*;
+use crate::process::tests::write_program;
 use crate::process::{NotStarted, Outcome};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -99,14 +99,15 @@ impl Lab {
 
     fn claim(&self, body: &str) -> Claim {
         let path = self.0.path().join("claim");
-        fs::write(&path, format!("#!/bin/sh\nLAB={}\n{body}\n", self.0.path().display())).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let text = format!("#!/bin/sh\nLAB={}\n{body}\n", self.0.path().display());
+        write_program(&path, &text, 0o755);
         Claim {
             run: vec![path.to_str().unwrap().to_owned(), "own".to_owned()],
             verify_every: Duration::from_millis(200),
             timeout: Duration::from_secs(20),
             retries: 3,
             release: false,
+            user: None,
         }
     }
 
@@ -139,7 +140,7 @@ fn master(term: Term) -> Mastership {
 }
 
 async fn until(what: &str, mut done: impl FnMut() -> bool) {
-    for _ in 0..1_000 {
+    for _ in 0..6_000 {
         if done() {
             return;
         }
@@ -193,9 +194,28 @@ async fn what_is_lost_comes_back_and_status_shows_it() {
     until("held", || claims.views()[0].held == Held::Yes).await;
     assert_eq!(claims.status()[0].detail, "got it");
     fs::remove_file(lab.path("mine")).unwrap();
+    assert_eq!((claims.take_arrived(), claims.take_arrived()), (Some(1), None));
     until("asserted again", || lab.lines("log").len() == 2).await;
     until("held again", || claims.status()[0].held).await;
+    assert_eq!(claims.take_arrived(), Some(1));
     assert!(claims.status()[0].checked_at.is_some());
+}
+
+#[tokio::test]
+async fn clients_are_called_when_it_may_have_led_elsewhere_and_not_otherwise() {
+    let lab = Lab::new();
+    let mut claims = lab.spawn(vec![lab.claim("echo $WGHA_VERB >>$LAB/log")]);
+    let asserted = |times| lab.lines("log").iter().filter(|l| *l == "assert").count() == times;
+    claims.assert(master(4));
+    until("asserted", || asserted(1) && claims.take_arrived() == Some(4)).await;
+    claims.reconfigure(context(), claims.claims.clone());
+    until("verified after a reload", || {
+        asserted(2) && lab.lines("log").last().is_some_and(|l| l == "verify")
+    })
+    .await;
+    assert_eq!(claims.take_arrived(), None, "nothing says that it was elsewhere");
+    claims.assert_again();
+    until("asserted again", || asserted(3) && claims.take_arrived() == Some(4)).await;
 }
 
 #[tokio::test]

@@ -1,11 +1,13 @@
 //! The task of one claim.
 
 use std::path::PathBuf;
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::watch;
 use tracing::{info, warn};
+use wgha_proto::Term;
 
 use super::schedule::{Answer, Schedule};
 use super::{Held, Mastership, Shared, Verb, View, Wanted};
@@ -30,6 +32,10 @@ pub(super) struct Worker {
     /// When that began, until the claim is there.
     begun: Option<Instant>,
     seen: u64,
+    /// The last of [`Wanted::moves`] that it knows.
+    moves: u64,
+    /// What it is for may not have led here when this node was last told that it does.
+    astray: bool,
 }
 
 impl Worker {
@@ -51,6 +57,8 @@ impl Worker {
             mastership: None,
             begun: None,
             seen: 0,
+            moves: 0,
+            astray: false,
         }
     }
 
@@ -89,6 +97,7 @@ impl Worker {
                 if acted.as_ref().is_none_or(|before| before.term != now.term) {
                     self.begun = Some(Instant::now());
                 }
+                self.astray |= std::mem::replace(&mut self.moves, wanted.moves) != wanted.moves;
                 self.schedule.begin(Instant::now());
             }
             None => {
@@ -117,20 +126,28 @@ impl Worker {
         self.note(verb, &finished, &last);
         if (before, self.schedule.held) == (Held::Yes, Held::No) {
             warn!(target: "claim", claim = self.name(), "lost: asserted again");
+            self.astray = true;
         }
         if self.schedule.given_up {
             let why = "it says that trying again is useless; it is tried in the next term, or after a reload";
             warn!(target: "claim", claim = self.name(), "given up: {why}");
         }
-        if self.schedule.held == Held::Yes
-            && let Some(begun) = self.begun.take()
-        {
-            let took = Some((mastership.term, begun.elapsed()));
-            self.shared.lock().get_mut(self.index).into_iter().for_each(|view| view.took = took);
+        if self.schedule.held == Held::Yes {
+            self.arrived(mastership.term);
         }
         let detail = if last.is_empty() { finished.outcome.to_string() } else { last };
         let checked = matches!(answer, Answer::Mine | Answer::NotMine);
         self.publish(detail, finished.duration, checked);
+    }
+
+    fn arrived(&mut self, term: Term) {
+        if let Some(begun) = self.begun.take() {
+            let took = Some((term, begun.elapsed()));
+            self.shared.lock().get_mut(self.index).into_iter().for_each(|view| view.took = took);
+        }
+        if std::mem::take(&mut self.astray) {
+            *self.shared.arrived.lock().unwrap_or_else(PoisonError::into_inner) = Some(term);
+        }
     }
 
     /// Runs the program and returns its end and its last line. A newer role ends it.
@@ -160,7 +177,7 @@ impl Worker {
     }
 
     fn note(&self, verb: Verb, finished: &Finished, last: &str) {
-        let ms = u64::try_from(finished.duration.as_millis()).unwrap_or(u64::MAX);
+        let ms = clock::millis(finished.duration);
         let (claim, verb) = (self.name(), verb.word());
         match Answer::of(&finished.outcome) {
             Answer::Mine if verb == Verb::Verify.word() => {}
@@ -192,22 +209,15 @@ impl Worker {
 
 /// The program with its verb, and the variables of the contract.
 pub(super) fn job(claim: &Claim, verb: Verb, context: &HookContext, m: &Mastership) -> Job {
-    let (program, args) = claim.run.split_first().map_or(("", [].as_slice()), |(p, a)| (p, a));
-    // Whole seconds, because shells cannot count in anything else; the program is to end before.
-    let deadline = claim.timeout.as_secs().max(1);
     let role = if verb == Verb::Release { "backup" } else { "master" };
-    Job::new(program, args, claim.timeout)
+    context
+        .job(&claim.run, claim.timeout, claim.user.as_deref())
         .arg(verb.word())
         .env("WGHA_VERB", verb.word())
-        .env("WGHA_CLUSTER", &context.cluster)
-        .env("WGHA_NODE", &context.node)
         .env("WGHA_ROLE", role)
         .env("WGHA_TERM", &m.term.to_string())
         .env("WGHA_REASON", &m.reason)
         .env("WGHA_MASTER", if verb == Verb::Release { "" } else { &context.node })
-        .env("WGHA_FLOATING_IPS", &context.floating_ips.join(" "))
-        .env("WGHA_INTERFACES", &context.interfaces.join(" "))
-        .env("WGHA_DEADLINE_S", &deadline.to_string())
 }
 
 /// A number in 0..1; in the middle where the system has no randomness.

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[command(
     name = "wgha",
     version,
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong use, 3 no daemon answers."
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong use, or `run` found its config or a file that it names wrong, 3 no daemon answers."
 )]
 pub struct Cli {
     /// Options that every command takes.
@@ -48,6 +48,8 @@ pub enum Command {
     Events(EventsArgs),
     /// Have the daemon read its files again
     Reload(ReloadArgs),
+    /// Have the program that is now at the daemon's path take its place: check, handover if master, replace
+    Upgrade(UpgradeArgs),
     /// Run the claims of the config by hand
     Claim(ClaimArgs),
     /// Take off what a daemon that died left on this machine
@@ -64,6 +66,9 @@ pub struct RunArgs {
     /// Take over a WireGuard interface that something else has brought up
     #[arg(long)]
     pub take_over: bool,
+    /// Be a witness of this cluster, too; as often as needed
+    #[arg(long, value_name = "PATH")]
+    pub also: Vec<PathBuf>,
 }
 
 /// `wgha status`.
@@ -125,6 +130,14 @@ pub struct ReloadArgs {
     /// only out of reach: both sides may then have a master
     #[arg(long)]
     pub force_voters: bool,
+}
+
+/// `wgha upgrade`.
+#[derive(Args, Clone, Debug)]
+pub struct UpgradeArgs {
+    /// As master, even if no other gateway can take over: nobody serves until it is back
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// `wgha claim`.

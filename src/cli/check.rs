@@ -1,5 +1,6 @@
 //! `wgha check`: what is wrong, what could be better, and what follows from the config.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
@@ -10,6 +11,7 @@ use humantime::format_duration;
 
 use super::{Global, exit, print};
 use crate::config::{BackendChoice, Config, Findings, Machine, Node, System, examine};
+use crate::link::floating_routes;
 use crate::wireguard;
 
 /// Reads everything that the config names; errors go to standard error.
@@ -125,9 +127,18 @@ fn failover(config: &Config) -> String {
     // One gateway is the master that was lost, one is the best candidate, of rank 0.
     let worst_rank = u32::try_from(config.gateways().count().saturating_sub(2)).unwrap_or(0);
     let rank_wait = heartbeat / 4 * worst_rank;
-    let worst = format_duration(config.detection() + rank_wait + heartbeat);
-    // The voters are asked, and answer.
-    let trips = if config.needs_majority() { "two round trips" } else { "one round trip" };
+    // docs/guarantees.md: the voters are asked, and answer.
+    let (between, why, trips) = if config.needs_majority() {
+        let why = "at most one heartbeat and a half: between two of the master, and of one that asks again";
+        (heartbeat * 3 / 2, why, "two round trips")
+    } else {
+        (
+            heartbeat,
+            "at most one heartbeat: the master was lost between two of them",
+            "one round trip",
+        )
+    };
+    let worst = format_duration(config.detection() + rank_wait + between);
     let mut text = format!("Worst case until another gateway takes over: {worst} and {trips}\n");
     let mut part =
         |time: Duration, why: &str| line(&mut text, &format!("{}  {why}", format_duration(time)));
@@ -142,7 +153,7 @@ fn failover(config: &Config) -> String {
             ),
         );
     }
-    part(heartbeat, "at most one heartbeat: the master was lost between two of them");
+    part(between, why);
     text
 }
 
@@ -160,8 +171,17 @@ fn firewall(config: &Config, found: &Findings) -> String {
             line(&mut text, &path);
         }
     }
-    if let Some(listen) = config.http.filter(|listen| !listen.ip().is_loopback()) {
-        line(&mut text, &format!("TCP monitors -> {listen}  (http)"));
+    let routes = config.gateways().flat_map(|node| floating_routes(config, node));
+    for to in routes.map(|(_, to)| to).collect::<BTreeSet<_>>() {
+        line(&mut text, &format!("UDP all nodes -> {to}  (heartbeats, on the clients' way)"));
+    }
+    for (what, listen) in [("http", config.http), ("probe", config.probe)] {
+        if let Some(listen) = listen.filter(|listen| !listen.ip().is_loopback()) {
+            line(&mut text, &format!("TCP monitors -> {listen}  ({what})"));
+        }
+    }
+    for endpoint in config.arbiter.iter().flat_map(|arbiter| &arbiter.endpoints) {
+        line(&mut text, &format!("TCP gateways -> {endpoint}  (etcd)"));
     }
     for (wireguard, port) in config.wireguard.iter().zip(&found.listen_ports) {
         let Some(port) = port else { continue };

@@ -1,4 +1,4 @@
-//! The commands that ask the daemon: status, handover, maintenance, events, reload.
+//! The commands that ask the daemon: status, handover, maintenance, events, reload; `upgrade` is in its own file.
 //!
 //! Each returns the exit code of the contract: 0 done, 1 refused or failed, 3 no daemon answers.
 
@@ -138,7 +138,7 @@ fn watch_status(
     }
 }
 
-fn fetch_status(socket: &Path) -> Result<Status, ClientError> {
+pub(super) fn fetch_status(socket: &Path) -> Result<Status, ClientError> {
     let response = Client::connect(socket)?.ask(&Request::Status {})?;
     let missing = || ClientError::Nonsense("no status in it".to_owned());
     response.status.map(|status| *status).ok_or_else(missing)
@@ -177,19 +177,19 @@ fn phases(phases: &Phases) -> String {
 }
 
 /// Text from outside, unable to move a terminal's cursor.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.replace(|c: char| c.is_control() && c != '\n', "?")
 }
 
 /// A reader that has seen enough (`| head`) is no failure.
-fn finish(shown: io::Result<ExitCode>) -> anyhow::Result<ExitCode> {
+pub(super) fn finish(shown: io::Result<ExitCode>) -> anyhow::Result<ExitCode> {
     match shown {
         Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
         shown => Ok(shown?),
     }
 }
 
-fn complain(error: &ClientError) -> ExitCode {
+pub(super) fn complain(error: &ClientError) -> ExitCode {
     // Standard error that is closed leaves the exit code to speak.
     let _ = writeln!(io::stderr(), "wgha: {}", printable(&error.to_string()));
     match error {

@@ -9,6 +9,7 @@ use clap::Parser;
 
 use crate::claims;
 use crate::config::Places;
+use crate::{log, user};
 
 mod args;
 mod check;
@@ -17,10 +18,12 @@ mod keygen;
 mod sign;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 
 pub use args::{
     ClaimArgs, ClaimVerb, Cli, Command, EventsArgs, Global, HandoverArgs, KeygenArgs,
     MaintenanceArgs, ReloadArgs, RunArgs, SignArgs, SignRequest, SignScheme, StatusArgs, Switch,
+    UpgradeArgs,
 };
 
 /// What the exit code of a command means.
@@ -29,7 +32,7 @@ pub mod exit {
     pub const DONE: u8 = 0;
     /// Failed, or refused.
     pub const FAILED: u8 = 1;
-    /// The command line is wrong.
+    /// The command line is wrong; of `run` also the config, or a file that it names.
     pub const WRONG_USE: u8 = 2;
     /// No daemon answers.
     pub const NO_DAEMON: u8 = 3;
@@ -59,7 +62,21 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
         // Forks, so before anything else that could start a thread.
         Command::Run(args) => {
-            crate::guard::run(|line| crate::run::run(config, node.as_deref(), args.take_over, line))
+            if let Err(e) = user::as_configured(config, node.as_deref()) {
+                // Starting again would not help.
+                log::start();
+                tracing::error!("{e:#}");
+                return Ok(ExitCode::from(exit::WRONG_USE));
+            }
+            if args.also.is_empty() {
+                return crate::guard::run(1, |mut lines| {
+                    crate::run::run(config, node.as_deref(), args.take_over, lines.remove(0))
+                });
+            }
+            let paths = [std::slice::from_ref(config), &args.also].concat();
+            crate::guard::run(paths.len(), |lines| {
+                crate::run::several::run(&paths, node.as_deref(), lines)
+            })
         }
         Command::Check => check::run(&cli.global),
         Command::Status(args) => client::status(&socket(), args.json, args.watch),
@@ -69,6 +86,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Events(args) => client::events(&socket(), args.json, args.follow),
         Command::Reload(args) => client::reload(&socket(), args.force_voters),
+        Command::Upgrade(args) => upgrade::run(&socket(), args.force),
         Command::Keygen(args) => keygen::run(args),
         Command::Claim(args) => {
             let verb = match args.verb {
@@ -76,6 +94,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
                 ClaimVerb::Verify => claims::Verb::Verify,
             };
             let ask = claims::ByHand { verb, dry_run: args.dry_run, force: args.force };
+            user::as_configured(config, node.as_deref())?;
             claims::by_hand(config, node.as_deref(), ask)
         }
         Command::Sign(args) => sign::run(args),

@@ -1,7 +1,6 @@
 //! `wgha sign`.
 
 use std::fs::File;
-use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,6 +12,7 @@ use zeroize::Zeroizing;
 
 use super::args::{SignArgs, SignRequest, SignScheme};
 use super::{exit, print};
+use crate::bounded;
 use crate::sign::{Credentials, Header, Request, acs3, oci, tc3};
 
 /// The longest secret file, in bytes: an RSA key of 4096 bits has 3,300.
@@ -89,22 +89,12 @@ fn text(path: &Path) -> anyhow::Result<Zeroizing<String>> {
         path.display(),
         mode.mode() & 0o7777
     );
-    let bytes = read(path, MAX_SECRET)?;
-    let text =
-        std::str::from_utf8(&bytes).ok().with_context(|| format!("{}: is no text", named()))?;
-    Ok(Zeroizing::new(text.to_owned()))
+    bounded::secret_text(&File::open(path).with_context(named)?, MAX_SECRET).with_context(named)
 }
 
 fn read(path: &Path, most: u64) -> anyhow::Result<Zeroizing<Vec<u8>>> {
     let named = || path.display().to_string();
-    let mut bytes = Zeroizing::new(Vec::new());
-    File::open(path)
-        .with_context(named)?
-        .take(most + 1)
-        .read_to_end(&mut bytes)
-        .with_context(named)?;
-    ensure!(bytes.len() as u64 <= most, "{}: is longer than {most} bytes", path.display());
-    Ok(bytes)
+    bounded::secret(&File::open(path).with_context(named)?, most).with_context(named)
 }
 
 /// 32 hexadecimal digits that were never there before.

@@ -28,6 +28,7 @@ fn every_command_of_the_contract() {
     for line in [
         "wgha run",
         "wgha run --take-over",
+        "wgha run --config /a --also /b --also /c",
         "wgha release",
         "wgha check",
         "wgha status",
@@ -41,6 +42,8 @@ fn every_command_of_the_contract() {
         "wgha events --json --follow",
         "wgha reload",
         "wgha reload --force-voters",
+        "wgha upgrade",
+        "wgha upgrade --force",
         "wgha keygen",
         "wgha keygen --out /k --id 2",
         "wgha keygen --out /w --witness-from /k",

@@ -9,8 +9,9 @@ use std::path::Path;
 
 use nix::unistd::{AccessFlags, access};
 
-use super::{Config, Machine};
+use super::{self as config, CheckKind, Config, Machine};
 use crate::keyfile::{self, Why};
+use crate::user::{Account, access};
 use crate::wireguard::conf::WgConf;
 
 mod cluster;
@@ -36,8 +37,10 @@ pub struct Findings {
 #[must_use]
 pub fn examine(config: &Config, machine: &dyn Machine) -> Findings {
     let mut found = Findings::default();
+    user(config, &mut found);
     key_file(config, &mut found);
     http(config, &mut found);
+    arbiter(config, &mut found);
     cluster::examine(config, machine, &mut found);
     if config.node().witness {
         // Nothing of a gateway's tables concerns it.
@@ -52,10 +55,25 @@ pub fn examine(config: &Config, machine: &dyn Machine) -> Findings {
     found
 }
 
+/// What `[cluster] user`, or hooks with users of their own, may not do.
+fn user(config: &Config, found: &mut Findings) {
+    let refused = access::refusals(config);
+    if nix::unistd::geteuid().is_root() || account(config).is_some_and(|account| account.is_me()) {
+        found.errors.extend(refused);
+    } else {
+        found.unseen.extend(refused);
+    }
+}
+
+/// Who `[cluster] user` is.
+fn account(config: &Config) -> Option<Account> {
+    Account::find(config.cluster.user.as_deref()?).ok()
+}
+
 fn key_file(config: &Config, found: &mut Findings) {
-    let Err(error) = keyfile::load_for(&config.cluster.key_file, config.node().witness) else {
-        return;
-    };
+    let owner = account(config).map(|account| account.uid());
+    let witness = config.node().witness;
+    let Err(error) = keyfile::load_for(&config.cluster.key_file, witness, owner) else { return };
     match &error.why {
         Why::Read(e) if not_for_me(e) => found.unseen.push(error.to_string()),
         _ => found.errors.push(error.to_string()),
@@ -68,6 +86,32 @@ fn http(config: &Config, found: &mut Findings) {
             "[http] listen = \"{listen}\": there is no password and no encryption; let a firewall \
              choose who may read the status"
         ));
+    }
+}
+
+/// Only gateways ask etcd, so only they need its files.
+fn arbiter(config: &Config, found: &mut Findings) {
+    let Some(arbiter) = config.arbiter.as_ref().filter(|_| !config.node().witness) else { return };
+    let owner = account(config).map(|account| account.uid());
+    let loopback = |host: &str| {
+        host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    };
+    let plain = |endpoint: &&config::Endpoint| !endpoint.tls && !loopback(&endpoint.host);
+    if let Some(endpoint) = arbiter.endpoints.iter().find(plain) {
+        let password = if arbiter.login.is_some() { ", and read the password" } else { "" };
+        found.warnings.push(format!(
+            "[arbiter] etcd = \"{endpoint}\": without TLS whoever is on the way can vote as etcd{password}"
+        ));
+    }
+    if arbiter.endpoints.iter().any(|endpoint| endpoint.tls)
+        && let Err(why) = crate::arbiter::connector(arbiter, owner)
+    {
+        found.errors.push(format!("[arbiter]: {why}"));
+    }
+    if let Some((_, file)) = &arbiter.login
+        && let Err(why) = crate::arbiter::password(file, owner)
+    {
+        found.errors.push(format!("[arbiter]: {why}"));
     }
 }
 
@@ -128,6 +172,7 @@ fn ports(config: &Config, found: &mut Findings) {
         if let Some((other, _)) = listening.iter().take(i).find(|(_, p)| p == port) {
             found.errors.push(format!("{other} and {interface} both have ListenPort {port}"));
         }
+        found.errors.extend(access::low_port(config, interface, *port));
         if config.node().addresses.iter().any(|a| a.bind.port() == *port) {
             found.errors.push(format!("{interface} has ListenPort {port}, the port of heartbeats"));
         }
@@ -153,10 +198,18 @@ fn interfaces(config: &Config, machine: &dyn Machine, found: &mut Findings) {
     }
 }
 
+/// Programs that hooks, claims and checks name.
 fn hooks(config: &Config, found: &mut Findings) {
-    let hooks = config.hooks.iter().filter_map(|hook| Some(("hook", hook.run.first()?)));
-    let claims = config.claims.iter().filter_map(|claim| Some(("claim", claim.run.first()?)));
-    for (what, program) in hooks.chain(claims) {
+    let hooks = config.hooks.iter().map(|hook| ("hook", &hook.run, hook.user.as_ref()));
+    let claims = config.claims.iter().map(|claim| ("claim", &claim.run, claim.user.as_ref()));
+    let checks = config.checks.iter().filter_map(|check| match &check.kind {
+        CheckKind::Script(run) => Some(("check", run, None)),
+        _ => None,
+    });
+    let all = hooks.chain(claims).chain(checks);
+    for (what, program, user) in
+        all.filter_map(|(what, run, user)| Some((what, run.first()?, user)))
+    {
         match std::fs::metadata(program) {
             Err(e) if not_for_me(&e) => found.unseen.push(format!("{what} {program}: {e}")),
             Err(e) => found.errors.push(format!("{what} {program}: {e}")),
@@ -164,8 +217,17 @@ fn hooks(config: &Config, found: &mut Findings) {
                 found.errors.push(format!("{what} {program}: is no regular file"));
             }
             Ok(_) => {
-                if access(program.as_str(), AccessFlags::X_OK).is_err() {
-                    found.errors.push(format!("{what} {program}: is not executable"));
+                let user = user.or(config.cluster.user.as_ref());
+                let user = user.filter(|_| nix::unistd::geteuid().is_root());
+                // A user that is not there has been named.
+                let account = user.and_then(|name| Account::find(name).ok());
+                let result = match &account {
+                    Some(account) => access::may(account, Path::new(program), AccessFlags::X_OK),
+                    None => access(program.as_str(), AccessFlags::X_OK).map_err(Into::into),
+                };
+                if result.is_err() {
+                    let whom = account.map_or_else(String::new, |account| format!(" by {account}"));
+                    found.errors.push(format!("{what} {program}: is not executable{whom}"));
                 }
             }
         }

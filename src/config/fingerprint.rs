@@ -48,6 +48,14 @@ fn cluster_half(config: &Config) -> [u8; 8] {
     if config.needs_majority() {
         hash.text("majority");
     }
+    // Where one's own member stands in the list may differ, the members may not: they are one etcd.
+    if let Some(arbiter) = &config.arbiter {
+        let mut endpoints: Vec<String> =
+            arbiter.endpoints.iter().map(ToString::to_string).collect();
+        endpoints.sort();
+        hash.text("etcd");
+        hash.texts(&endpoints);
+    }
     hash.finish()
 }
 

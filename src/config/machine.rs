@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use nix::ifaddrs::getifaddrs;
+
+use crate::bounded;
 
 /// The machine, as far as configuration depends on it. Tests bring their own.
 pub trait Machine {
@@ -89,12 +91,7 @@ impl Machine for System {
     }
 
     fn read(&self, path: &Path) -> io::Result<String> {
-        let mut text = String::new();
-        File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
-        if text.len() as u64 > MAX_FILE {
-            return Err(io::Error::other(format!("longer than {MAX_FILE} bytes")));
-        }
-        Ok(text)
+        bounded::text(&File::open(path)?, MAX_FILE)
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {

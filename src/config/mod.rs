@@ -9,16 +9,16 @@
 //! does not make a config wrong.
 
 use std::fs::File;
-use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ipnet::IpNet;
+use crate::bounded;
 
 mod error;
 mod examine;
 mod fingerprint;
+mod gateway;
 mod local;
 mod machine;
 mod places;
@@ -34,6 +34,10 @@ mod values;
 pub use error::{ConfigError, ConfigErrors};
 pub use examine::{Findings, examine};
 pub use fingerprint::fingerprint;
+pub use gateway::{
+    BackendChoice, Check, CheckKind, Claim, FloatingIp, Hook, HookState, HttpCheck, SyncFile,
+    Target, Wireguard,
+};
 pub use local::Found;
 pub use machine::{Machine, System};
 pub use places::Places;
@@ -67,6 +71,8 @@ pub struct Config {
     pub floating_ips: Vec<FloatingIp>,
     /// `[[wireguard]]`.
     pub wireguard: Vec<Wireguard>,
+    /// `[[check]]`.
+    pub checks: Vec<Check>,
     /// `[[hook]]`.
     pub hooks: Vec<Hook>,
     /// `[[claim]]`.
@@ -77,6 +83,10 @@ pub struct Config {
     pub control_socket: PathBuf,
     /// `[http] listen`; `None`: no HTTP.
     pub http: Option<SocketAddr>,
+    /// `[probe] listen`; `None`: no responder.
+    pub probe: Option<SocketAddr>,
+    /// `[arbiter]`.
+    pub arbiter: Option<Arbiter>,
 }
 
 impl Config {
@@ -127,14 +137,16 @@ impl Config {
         self.nodes.iter().filter(|node| !node.witness)
     }
 
+    /// How many voters there are: the nodes, and etcd.
+    #[must_use]
+    pub fn voters(&self) -> usize {
+        self.nodes.len() + usize::from(self.arbiter.is_some())
+    }
+
     /// Whether mastership needs a lease from a majority of the nodes.
     #[must_use]
     pub fn needs_majority(&self) -> bool {
-        match self.cluster.quorum {
-            QuorumChoice::Auto => self.nodes.len() > 2,
-            QuorumChoice::Majority => true,
-            QuorumChoice::None => false,
-        }
+        self.cluster.quorum.needs_majority(self.voters())
     }
 
     /// Whether `[sync] files` names this file, itself or by its directory.
@@ -146,20 +158,15 @@ impl Config {
         self.sync.iter().any(names)
     }
 
-    /// `misses` × `heartbeat`: after this silence a master counts as gone.
+    /// See [`Cluster::detection`].
     #[must_use]
     pub fn detection(&self) -> Duration {
-        self.cluster.heartbeat * u32::from(self.cluster.misses)
+        self.cluster.detection()
     }
 }
 
 fn read(path: &Path) -> std::io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_FILE {
-        return Err(std::io::Error::other(format!("longer than {MAX_FILE} bytes")));
-    }
-    Ok(text)
+    bounded::text(&File::open(path)?, MAX_FILE)
 }
 
 /// `[cluster]`.
@@ -189,6 +196,8 @@ pub struct Cluster {
     pub dead_man: bool,
     /// The protocol's thread is real-time and memory is locked, where allowed.
     pub realtime: bool,
+    /// Who guard and worker are; `None`: whoever started them.
+    pub user: Option<String>,
 }
 
 /// `evidence`.
@@ -214,6 +223,25 @@ pub enum QuorumChoice {
     None,
 }
 
+impl Cluster {
+    /// `misses` × `heartbeat`: after this silence a master counts as gone.
+    #[must_use]
+    pub fn detection(&self) -> Duration {
+        self.heartbeat * u32::from(self.misses)
+    }
+}
+
+impl QuorumChoice {
+    /// What it is for so many voters.
+    pub(crate) fn needs_majority(self, voters: usize) -> bool {
+        match self {
+            QuorumChoice::Auto => voters > 2,
+            QuorumChoice::Majority => true,
+            QuorumChoice::None => false,
+        }
+    }
+}
+
 /// `[[node]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
@@ -236,100 +264,37 @@ pub struct NodeAddress {
     pub bind: SocketAddr,
 }
 
-/// `[[floating_ip]]`.
+/// `[arbiter]`: an etcd that votes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FloatingIp {
-    /// The address with its prefix length; /32 or /128 unless given.
-    pub address: IpNet,
-    /// The interface that carries it.
-    pub interface: String,
+pub struct Arbiter {
+    /// Members of one etcd cluster, all by https or all by http.
+    pub endpoints: Vec<Endpoint>,
+    /// Who signs its certificate; `None`: those that this system trusts.
+    pub ca_file: Option<PathBuf>,
+    /// The files of my certificate and of its key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// User, and the file with its password.
+    pub login: Option<(String, PathBuf)>,
 }
 
-/// `[[wireguard]]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wireguard {
-    /// The interface's name, at most 15 bytes.
-    pub interface: String,
-    /// A file in the format of wg-quick(8).
-    pub config: PathBuf,
-    /// Which WireGuard to use.
-    pub backend: BackendChoice,
-    /// The floating IPs that WireGuard's packets leave from, at most one a family; resolved (the
-    /// default is applied). Empty: no source rules.
-    pub source: Vec<IpAddr>,
-    /// Rules that let WireGuard's packets leave from `source` alone.
-    pub guard: bool,
+/// Where a member of etcd listens.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Endpoint {
+    /// By https.
+    pub tls: bool,
+    /// A name or an address, without brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
 }
 
-/// `backend`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum BackendChoice {
-    /// The kernel's if it has one, else the embedded one; the first choice is kept.
-    #[default]
-    Auto,
-    /// The kernel's module.
-    Kernel,
-    /// gotatun inside wgha.
-    Embedded,
-}
-
-/// One entry of `[sync] files`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SyncFile {
-    /// Absolute, without `.`, `..` and a slash at the end.
-    pub path: PathBuf,
-    /// It was written with a slash at the end: all regular files in it.
-    pub directory: bool,
-}
-
-/// `[[hook]]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hook {
-    /// When to run.
-    pub on: Vec<HookState>,
-    /// Program and arguments; never a shell line.
-    pub run: Vec<String>,
-    /// After which the process group is ended.
-    pub timeout: Duration,
-}
-
-/// `[[claim]]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claim {
-    /// Program and arguments; never a shell line. The verb comes last.
-    pub run: Vec<String>,
-    /// Between two looks whether it is still held, 1 s ..= 1 day.
-    pub verify_every: Duration,
-    /// After which the program's process group is ended.
-    pub timeout: Duration,
-    /// Quick tries after a failure, 0 ..= 100; then one each `verify_every`.
-    pub retries: u32,
-    /// Give it up when this node is master no more.
-    pub release: bool,
-}
-
-/// What a hook is told: a role, or the end of the process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum HookState {
-    /// Became master.
-    Master,
-    /// Became backup (after `init`, `master` or `fault`).
-    Backup,
-    /// Cannot serve.
-    Fault,
-    /// The daemon ends.
-    Stop,
-}
-
-impl HookState {
-    /// The state in one lower-case word, as in the config file.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            HookState::Master => "master",
-            HookState::Backup => "backup",
-            HookState::Fault => "fault",
-            HookState::Stop => "stop",
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let scheme = if self.tls { "https" } else { "http" };
+        if self.host.contains(':') {
+            write!(f, "{scheme}://[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{scheme}://{}:{}", self.host, self.port)
         }
     }
 }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::section::{At, Sink};
-use super::{Cluster, FloatingIp, MAX_NODES, Node, QuorumChoice, SyncFile, Wireguard};
+use super::{
+    Check, CheckKind, Claim, Cluster, FloatingIp, Hook, MAX_NODES, Node, QuorumChoice, SyncFile,
+    Wireguard,
+};
 
 /// `[[node]]` against each other.
 pub(super) fn nodes(sink: &mut Sink<'_>, nodes: &[At<Node>]) {
@@ -36,13 +39,15 @@ pub(super) fn nodes(sink: &mut Sink<'_>, nodes: &[At<Node>]) {
 }
 
 /// The length of a lease is the detection time, and a voter that lost its memory sits out the longest.
-pub(super) fn lease(sink: &mut Sink<'_>, cluster: &Cluster, nodes: usize) {
-    let majority = match cluster.quorum {
-        QuorumChoice::Auto => nodes > 2,
-        QuorumChoice::Majority => true,
-        QuorumChoice::None => false,
-    };
-    let detection = cluster.heartbeat * u32::from(cluster.misses);
+pub(super) fn lease(sink: &mut Sink<'_>, cluster: &Cluster, nodes: usize, arbiter: bool) {
+    if arbiter && nodes == 1 {
+        sink.whole("[arbiter]", "has nothing to decide for one node; expected two nodes or more");
+    }
+    if arbiter && cluster.quorum == QuorumChoice::None {
+        sink.whole("[arbiter]", "votes where a majority is needed; [cluster] quorum is \"none\"");
+    }
+    let majority = cluster.quorum.needs_majority(nodes + usize::from(arbiter));
+    let detection = cluster.detection();
     let longest = wgha_proto::LONGEST_LEASE;
     if majority && detection > longest {
         let message = format!(
@@ -54,17 +59,51 @@ pub(super) fn lease(sink: &mut Sink<'_>, cluster: &Cluster, nodes: usize) {
     }
 }
 
-/// `[http]` against `[[node]]`: gateways listen by TCP where their heartbeats come.
-pub(super) fn http(sink: &mut Sink<'_>, http: Option<&At<SocketAddr>>, nodes: &[At<Node>]) {
-    let Some(At { line, value: listen }) = http else { return };
-    let overlaps = |taken: &SocketAddr| {
-        let one = listen.ip().is_unspecified() || listen.ip() == taken.ip();
-        one && listen.port() == taken.port()
-    };
-    let mut taken = nodes.iter().flat_map(|node| &node.value.addresses).map(|a| a.bind);
-    if let Some(taken) = taken.find(overlaps) {
-        let message = format!("the nodes' own port: {taken} is in [[node]]; expected another one");
-        sink.at(*line, "[http] listen", message);
+/// `[http]` and `[probe]` against each other, and against `[[node]]`: gateways listen by TCP where their heartbeats
+/// come.
+pub(super) fn listeners(
+    sink: &mut Sink<'_>,
+    http: Option<&At<SocketAddr>>,
+    probe: Option<&At<SocketAddr>>,
+    nodes: &[At<Node>],
+) {
+    for (key, at) in [("[http] listen", http), ("[probe] listen", probe)] {
+        let Some(At { line, value: listen }) = at else { continue };
+        let mut taken = nodes.iter().flat_map(|node| &node.value.addresses).map(|a| a.bind);
+        if let Some(taken) = taken.find(|taken| overlaps(*listen, *taken)) {
+            let message =
+                format!("the nodes' own port: {taken} is in [[node]]; expected another one");
+            sink.at(*line, key, message);
+        }
+    }
+    if let (Some(http), Some(probe)) = (http, probe)
+        && (overlaps(http.value, probe.value) || overlaps(probe.value, http.value))
+    {
+        let message = format!("{} is that of [http]; expected another port", probe.value);
+        sink.at(probe.line, "[probe] listen", message);
+    }
+}
+
+/// Who listens at `listen` is in the way of who listens at `taken`.
+fn overlaps(listen: SocketAddr, taken: SocketAddr) -> bool {
+    let one = listen.ip().is_unspecified() || listen.ip() == taken.ip();
+    one && listen.port() == taken.port()
+}
+
+/// `[[check]]` against each other and against `[[wireguard]]`.
+pub(super) fn checks(sink: &mut Sink<'_>, checks: &[At<Check>], wireguard: &[At<Wireguard>]) {
+    let mut names: BTreeMap<&str, usize> = BTreeMap::new();
+    for At { line, value } in checks {
+        if let Some(first) = names.insert(&value.name, *line) {
+            let message = format!("{:?} is also the check of line {first}", value.name);
+            sink.at(*line, "[[check]] name", message);
+        }
+        if let CheckKind::Wireguard(interface, _) = &value.kind
+            && !wireguard.iter().any(|w| w.value.interface == *interface)
+        {
+            let message = format!("expected the interface of a [[wireguard]], found {interface:?}");
+            sink.at(*line, "[[check]] wireguard", message);
+        }
     }
 }
 
@@ -118,6 +157,25 @@ pub(super) fn wireguard(sink: &mut Sink<'_>, wireguard: &[At<Wireguard>], floati
             let message = format!("{:?} carries a floating IP", value.interface);
             sink.at(*line, key, message);
         }
+    }
+}
+
+/// Only root can start a program as somebody else.
+pub(super) fn users(
+    sink: &mut Sink<'_>,
+    cluster: Option<&Cluster>,
+    hooks: &[At<Hook>],
+    claims: &[At<Claim>],
+) {
+    let Some(worker) = cluster.and_then(|cluster| cluster.user.as_ref()) else { return };
+    let hooks = hooks.iter().map(|at| (at.line, "[[hook]] user", &at.value.user));
+    let claims = claims.iter().map(|at| (at.line, "[[claim]] user", &at.value.user));
+    for (line, key, user) in hooks.chain(claims) {
+        let Some(user) = user.as_ref().filter(|user| *user != worker) else { continue };
+        let message = format!(
+            "{user:?} is not the user of [cluster], {worker:?}, who cannot start programs as somebody else; leave out one of the two"
+        );
+        sink.at(line, key, message);
     }
 }
 

@@ -10,8 +10,6 @@ pub struct Table {
     pub many: bool,
     /// Its keys, in the order of the documentation.
     pub keys: &'static [&'static str],
-    /// Keys that later versions have.
-    pub later: &'static [&'static str],
 }
 
 impl Table {
@@ -39,54 +37,86 @@ pub(super) static CLUSTER: Table = Table {
         "evidence",
         "dead_man",
         "realtime",
+        "user",
     ],
-    later: &["user"],
 };
 
-pub(super) static NODE: Table = Table {
-    name: "node",
-    many: true,
-    keys: &["name", "addresses", "priority", "witness"],
-    later: &[],
-};
+pub(super) static NODE: Table =
+    Table { name: "node", many: true, keys: &["name", "addresses", "priority", "witness"] };
 
 pub(super) static FLOATING_IP: Table =
-    Table { name: "floating_ip", many: true, keys: &["address", "interface"], later: &[] };
+    Table { name: "floating_ip", many: true, keys: &["address", "interface"] };
 
 pub(super) static WIREGUARD: Table = Table {
     name: "wireguard",
     many: true,
     keys: &["interface", "config", "backend", "source", "guard"],
-    later: &[],
+};
+
+pub(super) static CHECK: Table = Table {
+    name: "check",
+    many: true,
+    keys: &[
+        "name",
+        "ping",
+        "interface",
+        "tcp",
+        "http",
+        "script",
+        "wireguard",
+        "handshake_within",
+        "address",
+        "status",
+        "body",
+        "interval",
+        "timeout",
+        "rise",
+        "fall",
+    ],
 };
 
 pub(super) static HOOK: Table =
-    Table { name: "hook", many: true, keys: &["on", "run", "timeout"], later: &[] };
+    Table { name: "hook", many: true, keys: &["on", "run", "timeout", "user"] };
 
 pub(super) static CLAIM: Table = Table {
     name: "claim",
     many: true,
-    keys: &["run", "verify_every", "timeout", "retries", "release"],
-    later: &[],
+    keys: &["run", "verify_every", "timeout", "retries", "release", "user"],
 };
 
-pub(super) static CONTROL: Table =
-    Table { name: "control", many: false, keys: &["socket"], later: &[] };
+pub(super) static CONTROL: Table = Table { name: "control", many: false, keys: &["socket"] };
 
-pub(super) static HTTP: Table = Table { name: "http", many: false, keys: &["listen"], later: &[] };
+pub(super) static HTTP: Table = Table { name: "http", many: false, keys: &["listen"] };
 
-pub(super) static SYNC: Table = Table { name: "sync", many: false, keys: &["files"], later: &[] };
+pub(super) static PROBE: Table = Table { name: "probe", many: false, keys: &["listen"] };
+
+pub(super) static SYNC: Table = Table { name: "sync", many: false, keys: &["files"] };
+
+pub(super) static ARBITER: Table = Table {
+    name: "arbiter",
+    many: false,
+    keys: &["etcd", "ca_file", "cert_file", "key_file", "user", "password_file"],
+};
 
 /// The keys of an address that is written as a table: `{ send = "...", bind = "..." }`.
 pub(super) static ADDRESS: Table =
-    Table { name: "node.addresses", many: true, keys: &["send", "bind"], later: &[] };
+    Table { name: "node.addresses", many: true, keys: &["send", "bind"] };
 
 /// Every table of the top level, in the order of the documentation.
-pub static TABLES: [&Table; 9] =
-    [&CLUSTER, &NODE, &FLOATING_IP, &WIREGUARD, &HOOK, &CLAIM, &SYNC, &CONTROL, &HTTP];
-
-/// Tables that later versions have.
-pub static LATER_TABLES: [&str; 2] = ["check", "arbiter"];
+pub static TABLES: [&Table; 12] = [
+    &CLUSTER,
+    &NODE,
+    &FLOATING_IP,
+    &WIREGUARD,
+    &CHECK,
+    &HOOK,
+    &CLAIM,
+    &SYNC,
+    &CONTROL,
+    &HTTP,
+    &PROBE,
+    &ARBITER,
+];
 
 /// The known name that `name` was probably meant to be.
 pub(super) fn nearest(

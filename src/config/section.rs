@@ -1,5 +1,7 @@
 //! Reading the keys of one table, each with its line.
 
+use std::fmt::Display;
+
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -63,11 +65,7 @@ impl<'a> Section<'a> {
             if schema.keys.contains(&name) {
                 continue;
             }
-            let message = if schema.later.contains(&name) {
-                "not available in this version".to_owned()
-            } else {
-                unknown("key", name, schema.keys.iter().copied())
-            };
+            let message = unknown("key", name, schema.keys.iter().copied());
             sink.at(line, section.key(name), message);
         }
         section
@@ -138,13 +136,16 @@ impl<'a> Section<'a> {
     }
 
     /// An integer of `low..=high`.
-    pub(super) fn integer(&self, sink: &mut Sink<'_>, key: &str, low: u8, high: u8) -> Option<u8> {
+    pub(super) fn integer<N>(&self, sink: &mut Sink<'_>, key: &str, low: N, high: N) -> Option<N>
+    where
+        N: TryFrom<i64> + PartialOrd + Display + Copy,
+    {
         let v = self.get(sink, key)?;
         let number = v
             .value
             .as_integer()
             .and_then(|i| i64::from_str_radix(i.as_str(), i.radix()).ok())
-            .and_then(|i| u8::try_from(i).ok());
+            .and_then(|i| N::try_from(i).ok());
         match number {
             Some(n) if (low..=high).contains(&n) => Some(n),
             _ => {

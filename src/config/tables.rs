@@ -6,17 +6,19 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
-use super::schema::{self, LATER_TABLES, TABLES, Table};
+use super::schema::{self, TABLES, Table};
 use super::section::{At, Section, Sink, shown, unknown};
 use super::{
-    Claim, Cluster, Config, ConfigError, FloatingIp, Hook, Machine, Node, SyncFile, Wireguard,
-    local, places, rules, values,
+    Arbiter, Check, Claim, Cluster, Config, ConfigError, FloatingIp, Hook, Machine, Node, SyncFile,
+    Wireguard, local, places, rules, values,
 };
 
+mod arbiter;
+mod check;
 mod cluster;
 mod gateway;
 
-/// The most `[[floating_ip]]`, `[[wireguard]]`, `[[hook]]` or `[[claim]]` tables.
+/// The most `[[floating_ip]]`, `[[wireguard]]`, `[[check]]`, `[[hook]]` or `[[claim]]` tables.
 const MAX_TABLES: usize = 64;
 /// The most words of a hook's command.
 const MAX_WORDS: usize = 64;
@@ -76,11 +78,14 @@ struct File {
     nodes_complete: bool,
     floating_ips: Vec<FloatingIp>,
     wireguard: Vec<Wireguard>,
+    checks: Vec<Check>,
     hooks: Vec<Hook>,
     claims: Vec<Claim>,
     sync: Vec<SyncFile>,
     control_socket: PathBuf,
     http: Option<SocketAddr>,
+    probe: Option<SocketAddr>,
+    arbiter: Option<Arbiter>,
 }
 
 impl File {
@@ -102,7 +107,7 @@ impl File {
         rules::nodes(sink, &nodes);
         if let Some(cluster) = &cluster {
             rules::node_tags(sink, &nodes, |name| wgha_proto::node_tag(&cluster.name, name));
-            rules::lease(sink, cluster, nodes.len());
+            rules::lease(sink, cluster, nodes.len(), root.contains_key(schema::ARBITER.name));
         }
         let nodes_complete = sink.errors.len() == before;
 
@@ -114,15 +119,19 @@ impl File {
             gateway::wireguard(sink, section, &floating_ips, machine)
         });
         rules::wireguard(sink, &wireguard, &floating_ips);
+        let checks = tables(sink, root, &schema::CHECK, check::check);
+        rules::checks(sink, &checks, &wireguard);
         let hooks = tables(sink, root, &schema::HOOK, gateway::hook);
         let claims = tables(sink, root, &schema::CLAIM, gateway::claim);
+        rules::users(sink, cluster.as_ref(), &hooks, &claims);
         let sync = table(sink, root, &schema::SYNC);
         let sync = gateway::sync(sink, sync);
         rules::sync(sink, &sync, cluster.as_ref());
         let control_socket = control(sink, root, &instance);
-        let http = http(sink, root);
-        rules::http(sink, http.as_ref(), &nodes);
-        let http = http.map(|at| at.value);
+        let http = listen(sink, root, &schema::HTTP, "127.0.0.1:9112");
+        let probe = listen(sink, root, &schema::PROBE, "0.0.0.0:9113");
+        rules::listeners(sink, http.as_ref(), probe.as_ref(), &nodes);
+        let arbiter = arbiter::arbiter(sink, root);
         Some(File {
             instance,
             cluster: cluster?,
@@ -130,11 +139,14 @@ impl File {
             nodes_complete,
             floating_ips,
             wireguard: wireguard.into_iter().map(|w| w.value).collect(),
+            checks: checks.into_iter().map(|c| c.value).collect(),
             hooks: hooks.into_iter().map(|h| h.value).collect(),
             claims: claims.into_iter().map(|c| c.value).collect(),
             sync: sync.into_iter().map(|s| s.value).collect(),
             control_socket,
-            http,
+            http: http.map(|at| at.value),
+            probe: probe.map(|at| at.value),
+            arbiter,
         })
     }
 
@@ -147,11 +159,14 @@ impl File {
             me,
             floating_ips: self.floating_ips,
             wireguard: self.wireguard,
+            checks: self.checks,
             hooks: self.hooks,
             claims: self.claims,
             sync: self.sync,
             control_socket: self.control_socket,
             http: self.http,
+            probe: self.probe,
+            arbiter: self.arbiter,
         }
     }
 }
@@ -165,21 +180,15 @@ fn instance(sink: &mut Sink<'_>, path: &Path) -> String {
     })
 }
 
-/// Notes every name of the top level that no version, or only a later one, knows.
+/// Notes every name of the top level that is no table's.
 fn known_tables(sink: &mut Sink<'_>, root: &DeTable<'_>) {
-    for (key, value) in root {
+    for key in root.keys() {
         let (name, line) = (key.get_ref().as_ref(), sink.line(key.span().start));
         if TABLES.iter().any(|table| table.name == name) {
             continue;
         }
-        let header =
-            if value.get_ref().is_array() { format!("[[{name}]]") } else { format!("[{name}]") };
-        if LATER_TABLES.contains(&name) {
-            sink.at(line, header, "not available in this version");
-        } else {
-            let known = TABLES.iter().map(|table| table.name);
-            sink.at(line, "", unknown("table or key", name, known));
-        }
+        let known = TABLES.iter().map(|table| table.name);
+        sink.at(line, "", unknown("table or key", name, known));
     }
 }
 
@@ -242,9 +251,18 @@ fn duration(
     (low, high): (Duration, Duration),
     default: Duration,
 ) -> Duration {
+    optional_duration(sink, section, key, (low, high)).unwrap_or(default)
+}
+
+fn optional_duration(
+    sink: &mut Sink<'_>,
+    section: &Section<'_>,
+    key: &str,
+    (low, high): (Duration, Duration),
+) -> Option<Duration> {
     let expected = values::duration_expected(low, high);
     let read = section.text(sink, key, &expected, |text| values::duration(text, low, high));
-    read.map_or(default, |at| at.value)
+    read.map(|at| at.value)
 }
 
 /// An array that must be there and not be empty.
@@ -278,8 +296,14 @@ fn control(sink: &mut Sink<'_>, root: &DeTable<'_>, instance: &str) -> PathBuf {
     socket.map_or(default, |at| at.value)
 }
 
-fn http(sink: &mut Sink<'_>, root: &DeTable<'_>) -> Option<At<SocketAddr>> {
-    let section = table(sink, root, &schema::HTTP)?;
-    let expected = "an address and port, such as \"127.0.0.1:9112\"";
-    section.required(sink, "listen", expected, values::listen_address)
+/// `listen` of `[http]` and `[probe]`.
+fn listen(
+    sink: &mut Sink<'_>,
+    root: &DeTable<'_>,
+    schema: &'static Table,
+    example: &str,
+) -> Option<At<SocketAddr>> {
+    let section = table(sink, root, schema)?;
+    let expected = format!("an address and port, such as {example:?}");
+    section.required(sink, "listen", &expected, |text| values::listen_address(text, example))
 }

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use super::schema::{ADDRESS, LATER_TABLES, TABLES};
+use super::schema::{ADDRESS, TABLES};
 use super::*;
 
+mod arbiter;
 mod docs;
 
 /// A machine as a test wants it.
@@ -136,6 +137,7 @@ fn a_whole_file() {
             evidence: EvidenceChoice::Auto,
             dead_man: true,
             realtime: false,
+            user: None,
         }
     );
     let gw2 = &config.nodes[1];
@@ -241,7 +243,7 @@ fn one_mistake_each() {
         (
             "[cluster]",
             "colour = 1\n[cluster]",
-            r#"2: unknown table or key "colour"; expected one of cluster, node, floating_ip, wireguard, hook, claim, sync, control, http"#,
+            r#"2: unknown table or key "colour"; expected one of cluster, node, floating_ip, wireguard, check, hook, claim, sync, control, http, probe, arbiter"#,
         ),
         ("[[hook]]\n", "[hook]\n", "30: [[hook]]: expected [[hook]], found a value of type table"),
         ("misses = 3", "misses = 3\nmisses = 4", "7: duplicate key"),
@@ -674,19 +676,165 @@ fn http_listens_where_it_is_told() {
 }
 
 #[test]
-fn later_features_are_refused_by_name() {
-    for table in LATER_TABLES {
-        let message = error(&format!("{PAIR}[[{table}]]\nrun = [\"x\"]\n"));
-        assert_eq!(message, format!("33: [[{table}]]: not available in this version"));
-    }
-    for table in TABLES {
-        for key in table.later {
-            let header = table.header();
-            let text = format!("{header}\n{key} = 1\n");
-            let errors = parse(&text).unwrap_err().to_string();
-            let expected = format!("wgha.toml:2: {header} {key}: not available in this version");
-            assert!(errors.contains(&expected), "{errors}");
+fn the_probe_listens_beside_http() {
+    assert_eq!(parse(PAIR).unwrap().probe, None);
+    let config = parse(&format!("{PAIR}[probe]\nlisten = \"203.0.113.10:9113\"\n")).unwrap();
+    assert_eq!(config.probe, Some("203.0.113.10:9113".parse().unwrap()));
+    let said = error(&format!("{PAIR}[probe]\nlisten = \"here\"\n"));
+    assert!(said.starts_with("34: [probe] listen: expected an address and port"), "{said}");
+    let said = error(&format!("{PAIR}[probe]\nlisten = \"0.0.0.0:5112\"\n"));
+    assert!(said.starts_with("34: [probe] listen: the nodes' own port"), "{said}");
+    for (http, probe) in [("127.0.0.1:1", "127.0.0.1:1"), ("0.0.0.0:1", "10.0.1.10:1")] {
+        for (http, probe) in [(http, probe), (probe, http)] {
+            let tables = format!("[http]\nlisten = \"{http}\"\n[probe]\nlisten = \"{probe}\"\n");
+            let said = error(&format!("{PAIR}{tables}"));
+            let expected = format!("36: [probe] listen: {probe} is that of [http]");
+            assert!(said.starts_with(&expected), "{said}");
         }
+    }
+}
+
+/// [`PAIR`] with a check of this text behind its name, at line 35.
+fn with_check(text: &str) -> String {
+    format!("{PAIR}[[check]]\nname = \"uplink\"\n{text}\n")
+}
+
+#[test]
+fn checks_of_each_kind() {
+    let target = |host: &str, port| Target { host: host.to_owned(), port };
+    let http = |host, port, path: &str, status, body: Option<&str>| {
+        let (target, body) = (target(host, port), body.map(str::to_owned));
+        CheckKind::Http(HttpCheck { target, path: path.to_owned(), status, body })
+    };
+    for (text, kind) in [
+        ("ping = \"203.0.113.1\"", CheckKind::Ping("203.0.113.1".parse().unwrap())),
+        ("ping = \"fd00::1\"", CheckKind::Ping("fd00::1".parse().unwrap())),
+        ("interface = \"eth0\"", CheckKind::Interface("eth0".to_owned(), None)),
+        (
+            "interface = \"eth0\"\naddress = \"10.0.1.10\"",
+            CheckKind::Interface("eth0".to_owned(), Some("10.0.1.10".parse().unwrap())),
+        ),
+        ("tcp = \"10.0.3.4:22\"", CheckKind::Tcp(target("10.0.3.4", 22))),
+        ("tcp = \"[fd00::1]:22\"", CheckKind::Tcp(target("fd00::1", 22))),
+        ("tcp = \"db.example:5432\"", CheckKind::Tcp(target("db.example", 5432))),
+        ("http = \"http://10.0.3.4\"", http("10.0.3.4", 80, "/", None, None)),
+        (
+            "http = \"http://[fd00::1]:8080/a?b=c\"\nstatus = 204\nbody = \"up\"",
+            http("fd00::1", 8080, "/a?b=c", Some(204), Some("up")),
+        ),
+        (
+            "script = [\"/etc/wgha/check\", \"x\"]",
+            CheckKind::Script(vec!["/etc/wgha/check".to_owned(), "x".to_owned()]),
+        ),
+        ("wireguard = \"wg0\"", CheckKind::Wireguard("wg0".to_owned(), None)),
+        (
+            "wireguard = \"wg0\"\nhandshake_within = \"5m\"",
+            CheckKind::Wireguard("wg0".to_owned(), Some(Duration::from_secs(300))),
+        ),
+    ] {
+        let config = parse(&with_check(text)).unwrap_or_else(|e| panic!("{text}: {e}"));
+        let default = Check {
+            name: "uplink".to_owned(),
+            kind,
+            interval: Duration::from_secs(2),
+            timeout: Duration::from_secs(1),
+            rise: 2,
+            fall: 3,
+        };
+        assert_eq!(config.checks, [default], "{text}");
+    }
+    let own = "ping = \"10.0.0.1\"\ninterval = \"10s\"\ntimeout = \"5s\"\nrise = 1\nfall = 100";
+    let config = parse(&with_check(own)).unwrap();
+    let Check { interval, timeout, rise, fall, .. } = config.checks[0].clone();
+    assert_eq!((interval.as_secs(), timeout.as_secs(), rise, fall), (10, 5, 1, 100));
+}
+
+#[test]
+fn checks_that_cannot_be() {
+    for (text, expected) in [
+        (
+            "",
+            "33: [[check]]: expected one of ping, interface, tcp, http, script, wireguard, found 0",
+        ),
+        (
+            "ping = \"10.0.0.1\"\ntcp = \"10.0.0.1:1\"",
+            "33: [[check]]: expected one of ping, interface, tcp, http, script, wireguard, found 2",
+        ),
+        ("ping = \"router\"", "35: [[check]] ping: expected an IP address"),
+        ("ping = \"fe80::1\"", "35: [[check]] ping: expected an address that is not link-local"),
+        ("ping = \"224.0.0.1\"", "35: [[check]] ping: expected the address of one machine"),
+        ("tcp = \"10.0.0.1\"", "35: [[check]] tcp: expected a host and port"),
+        ("tcp = \"fd00::1:22\"", "35: [[check]] tcp: expected a host and port"),
+        ("tcp = \"[fd00::1\"", "35: [[check]] tcp: expected a host and port"),
+        ("tcp = \"[10.0.0.1]:22\"", "35: [[check]] tcp: expected a host and port"),
+        ("tcp = \"a b:22\"", "35: [[check]] tcp: expected a host and port"),
+        ("tcp = \"host:0\"", "35: [[check]] tcp: expected a host and port"),
+        ("tcp = \"host:+22\"", "35: [[check]] tcp: expected a host and port"),
+        ("http = \"https://host/\"", "35: [[check]] http: expected a URL that begins with"),
+        ("http = \"http://host/a b\"", "35: [[check]] http: expected a URL"),
+        ("http = \"http://host/\\r\\nX: y\"", "35: [[check]] http: expected a URL"),
+        ("http = \"http://user@host/\"", "35: [[check]] http: expected a URL"),
+        ("http = \"http://host\"\nstatus = 600", "36: [[check]] status: expected a whole number"),
+        ("http = \"http://host\"\nbody = \"\"", "36: [[check]] body: expected a text"),
+        ("script = [\"check\"]", "35: [[check]] script: expected an absolute path"),
+        ("wireguard = \"wg1\"", "33: [[check]] wireguard: expected the interface of a [[wireg"),
+        (
+            "ping = \"10.0.0.1\"\nhandshake_within = \"5m\"",
+            "36: [[check]] handshake_within: expected wireguard beside it",
+        ),
+        (
+            "wireguard = \"wg0\"\nhandshake_within = \"2m\"",
+            "36: [[check]] handshake_within: expected a duration",
+        ),
+        ("ping = \"10.0.0.1\"\nbody = \"x\"", "36: [[check]] body: expected http beside it"),
+        ("ping = \"10.0.0.1\"\nstatus = 200", "36: [[check]] status: expected http beside it"),
+        (
+            "ping = \"10.0.0.1\"\naddress = \"10.0.0.2\"",
+            "36: [[check]] address: expected interface beside it",
+        ),
+        ("ping = \"10.0.0.1\"\nrise = 0", "36: [[check]] rise: expected a whole number of 1"),
+        ("ping = \"10.0.0.1\"\ninterval = \"1ms\"", "36: [[check]] interval: expected a dur"),
+        (
+            "ping = \"10.0.0.1\"\n[[check]]\nname = \"uplink\"\nping = \"10.0.0.1\"",
+            "36: [[check]] name: \"uplink\" is also the check of line 33",
+        ),
+    ] {
+        // A kind that cannot be read is not missing as well.
+        let errors = parse(&with_check(text)).expect_err(text).errors;
+        let said: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        assert!(said.iter().any(|s| s.starts_with(expected)), "{text:?}: {said:?}");
+        assert_eq!(said.len(), 1, "{text:?}: {said:?}");
+    }
+}
+
+#[test]
+fn users_of_the_daemon_and_of_programs() {
+    let of = |worker: &str, hook: &str| {
+        let text = PAIR.replacen("[cluster]\n", &format!("[cluster]\n{worker}"), 1);
+        text.replacen("[[hook]]\n", &format!("[[hook]]\n{hook}"), 1)
+    };
+    let (wgha, other) = ("user = \"wgha\"\n", "user = \"other\"\n");
+    for (worker, hook, users) in [
+        ("", "", (None, None)),
+        (wgha, "", (Some("wgha"), None)),
+        (wgha, wgha, (Some("wgha"), Some("wgha"))),
+        ("", other, (None, Some("other"))),
+    ] {
+        let config = parse(&of(worker, hook)).unwrap();
+        let found = (config.cluster.user.as_deref(), config.hooks[0].user.as_deref());
+        assert_eq!(found, users);
+    }
+    let message = error(&of(wgha, other));
+    assert!(
+        message.contains("[[hook]] user: \"other\" is not the user of [cluster], \"wgha\""),
+        "{message}"
+    );
+    let claim = format!("{}[[claim]]\nrun = [\"/x\"]\n{other}", of(wgha, ""));
+    let message = error(&claim);
+    assert!(message.contains("[[claim]] user: \"other\" is not the user"), "{message}");
+    for bad in ["root", "", "a b", "../x"] {
+        let message = error(&of(&format!("user = {bad:?}\n"), ""));
+        assert!(message.contains("expected the name of a user that is not root"), "{message}");
     }
 }
 
@@ -910,11 +1058,6 @@ fn the_documentation_names_every_key() {
         known.extend(table.keys.iter().map(|key| (table.header(), (*key).to_owned())));
     }
     assert_eq!(found, known);
-    let later = DOCUMENTATION.split("## Names of later versions").nth(1).unwrap();
-    let keys = TABLES.into_iter().flat_map(|table| table.later.iter());
-    for name in LATER_TABLES.iter().chain(keys) {
-        assert!(later.contains(name), "{name} is not documented as a later one");
-    }
 }
 
 /// What the documentation calls required is what the parser requires, and nothing else.
@@ -955,5 +1098,5 @@ fn the_examples_are_valid() {
         }
         files += 1;
     }
-    assert_eq!(files, 6, "an example came or went: see docs/configuration.md");
+    assert_eq!(files, 7, "an example came or went: see docs/configuration.md");
 }

@@ -1,12 +1,14 @@
 //! Single values: text in, type out, or what was expected.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+mod address;
+mod host;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnet::IpNet;
-
-use super::{BackendChoice, DEFAULT_PORT, HookState, QuorumChoice, SyncFile};
+use super::{BackendChoice, HookState, QuorumChoice, SyncFile};
+pub(super) use address::{address, floating_ip, listen_address, machine, socket_address};
+pub(super) use host::{endpoint, http_url, target};
 
 /// The longest name of an interface, in bytes (the kernel's `IFNAMSIZ` less its end mark).
 const MAX_INTERFACE: usize = 15;
@@ -23,6 +25,16 @@ pub(super) fn name(text: &str) -> Result<String, String> {
         && text != "."
         && text != "..";
     if fits { Ok(text.to_owned()) } else { Err(format!("expected {NAME}, found {text:?}")) }
+}
+
+pub(super) const USER: &str = "the name of a user that is not root";
+
+/// A user of the machine, who may come later.
+pub(super) fn user(text: &str) -> Result<String, String> {
+    match name(text) {
+        Ok(name) if name != "root" => Ok(name),
+        _ => Err(format!("expected {USER}, found {text:?}")),
+    }
 }
 
 /// A duration between two bounds, as `"200ms"`.
@@ -96,98 +108,12 @@ pub(super) fn wireguard_interface(text: &str) -> Result<String, String> {
     interface(text)
 }
 
-/// A node's address with port; without one the port is `port`.
-pub(super) fn socket_address(text: &str, port: u16) -> Result<SocketAddr, String> {
-    let address = match text.parse::<SocketAddr>() {
-        Ok(address) => address,
-        Err(_) => SocketAddr::new(bare_address(text)?, port),
-    };
-    if address.port() == 0 {
-        return Err(format!("expected a port of 1 to 65535, found {text:?}"));
-    }
-    if let SocketAddr::V6(v6) = address
-        && v6.scope_id() != 0
-    {
-        return Err(format!("expected an address without a zone, found {text:?}"));
-    }
-    unicast(address.ip()).map_err(|why| format!("{why}, found {text:?}"))?;
-    Ok(address)
-}
-
-/// An address that stands without a port: `10.0.1.10` or `[fd00::1]`.
-fn bare_address(text: &str) -> Result<IpAddr, String> {
-    if let Ok(v4) = text.parse::<Ipv4Addr>() {
-        return Ok(v4.into());
-    }
-    let inner = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
-    if let Some(v6) = inner.and_then(|t| t.parse::<Ipv6Addr>().ok()) {
-        return Ok(v6.into());
-    }
-    // Without brackets nobody can tell whether the last group is the port.
-    if !text.starts_with('[') && text.matches(':').count() > 1 {
-        return Err(format!(
-            "expected an IPv6 address in brackets, such as \"[fd00::1]:{DEFAULT_PORT}\", found {text:?}"
-        ));
-    }
-    Err(format!(
-        "expected an IP address and port, such as \"10.0.1.10:{DEFAULT_PORT}\", found {text:?}"
-    ))
-}
-
-/// Where to listen: an address of this machine, one that it may get later, or all (`0.0.0.0`, `[::]`).
-pub(super) fn listen_address(text: &str) -> Result<SocketAddr, String> {
-    let expected =
-        || format!("expected an address and port, such as \"127.0.0.1:9112\", found {text:?}");
-    let address: SocketAddr = text.parse().map_err(|_| expected())?;
-    let zone = matches!(address, SocketAddr::V6(v6) if v6.scope_id() != 0);
-    if address.port() == 0 || zone || address.ip().is_multicast() {
-        return Err(expected());
-    }
-    if !address.ip().is_unspecified() {
-        unicast(address.ip()).map_err(|why| format!("{why}, found {text:?}"))?;
-    }
-    Ok(address)
-}
-
-/// A floating IP; /32 or /128 unless it has a prefix length.
-pub(super) fn floating_ip(text: &str) -> Result<IpNet, String> {
-    let net = match text.parse::<IpNet>() {
-        Ok(net) => net,
-        Err(_) => text.parse::<IpAddr>().map(IpNet::from).map_err(|_| {
-            format!("expected an IP address, such as \"203.0.113.10/32\", found {text:?}")
-        })?,
-    };
-    unicast(net.addr()).map_err(|why| format!("{why}, found {text:?}"))?;
-    if net.addr().is_loopback() {
-        return Err(format!("expected an address that other machines can reach, found {text:?}"));
-    }
-    if net.prefix_len() == 0 {
-        return Err(format!("expected a prefix length of 1 or more, found {text:?}"));
-    }
-    Ok(net)
-}
-
-/// A plain address, as in `source`.
-pub(super) fn address(text: &str) -> Result<IpAddr, String> {
-    text.parse().map_err(|_| {
-        format!("expected an IP address without port or prefix, such as \"203.0.113.10\", found {text:?}")
-    })
-}
-
-/// Refuses what no single machine can be reached by.
-fn unicast(address: IpAddr) -> Result<(), &'static str> {
-    let broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
-    if address.is_unspecified() || address.is_multicast() || broadcast {
-        return Err("expected the address of one machine");
-    }
-    match address {
-        IpAddr::V6(v6) if v6.is_unicast_link_local() => {
-            Err("expected an address that is not link-local")
-        }
-        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => {
-            Err("expected an IPv4 address to be written as one")
-        }
-        _ => Ok(()),
+/// Text that an answer must contain.
+pub(super) fn body(text: &str) -> Result<String, String> {
+    if (1..=256).contains(&text.len()) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("expected a text of 1 to 256 bytes, found {} bytes", text.len()))
     }
 }
 
@@ -238,4 +164,12 @@ pub(super) fn dead_man(text: &str) -> Result<bool, String> {
         "off" => Ok(false),
         _ => Err(format!("expected \"on\" or \"off\", found {text:?}")),
     }
+}
+
+/// A user of etcd.
+pub(super) fn etcd_user(text: &str) -> Result<String, String> {
+    if (1..=256).contains(&text.len()) && !text.chars().any(char::is_control) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("expected the name of a user of etcd, found {text:?}"))
 }

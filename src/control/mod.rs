@@ -8,6 +8,7 @@
 //! {"command":"maintenance","on":true}              {"ok":false,"error":"no gateway can take over: ..."}
 //! {"command":"events","follow":false}              {"ok":true,"event":{...}} ... {"ok":true,"end":true}
 //! {"command":"reload"}                             {"ok":true,"message":"..."}
+//! {"command":"upgrade","look":true}                {"ok":true,"message":"..."}
 //! ```
 //!
 //! [`server`] is the daemon's side, [`client`] that of the command line.
@@ -74,6 +75,15 @@ pub enum Request {
         /// Put its voters in force, although a node that voted is lost for good.
         #[serde(default)]
         force_voters: bool,
+    },
+    /// End, and have the program that is now at the daemon's path run in its place.
+    Upgrade {
+        /// Only say whether that program accepts the config.
+        #[serde(default)]
+        look: bool,
+        /// Even as master.
+        #[serde(default)]
+        force: bool,
     },
 }
 

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use wgha_proto::Node;
+use zeroize::Zeroizing;
 
 use crate::config::Config;
 use crate::guard::Line;
 use crate::guard::will::{Letter, Will};
 use crate::link::Link;
+use crate::run::longest_end;
 use crate::state::Applied;
 
 /// The will in force, and whether the guard has it.
@@ -37,6 +39,13 @@ impl Testament {
         self.say();
     }
 
+    /// Another session, whose obituaries these are; said at once.
+    pub(super) fn renew(&mut self, node: &Node, link: &Link) {
+        self.will.letters = letters(node, link);
+        self.handed_over = false;
+        self.say();
+    }
+
     /// Says it, if the guard has it not yet. Never waits.
     pub(super) fn say(&mut self) {
         if self.handed_over {
@@ -55,16 +64,22 @@ impl Testament {
 
 /// What the guard needs to know to end this session when the process is dead. `by_config`: all that the config may put up.
 pub(super) fn will(config: &Config, by_config: Applied, node: &Node, link: &Link) -> Will {
-    let letter = |(peer, path, bytes)| {
-        let route = link.route(peer, path)?;
-        Some(Letter { from: link.local(route)?, to: route.remote, bytes })
-    };
     Will {
         state_dir: config.cluster.state_dir.clone(),
         by_config,
         patience: config.detection(),
-        letters: node.obituaries().into_iter().filter_map(letter).collect(),
+        leaving: Some(longest_end(config)),
+        letters: letters(node, link),
     }
+}
+
+fn letters(node: &Node, link: &Link) -> Vec<Letter> {
+    let letter = |(peer, path, bytes)| {
+        let route = link.route(peer, path)?;
+        let bytes = Zeroizing::new(bytes);
+        Some(Letter { from: link.local(route)?, to: route.remote, bytes })
+    };
+    node.obituaries().into_iter().filter_map(letter).collect()
 }
 
 #[cfg(test)]
@@ -76,13 +91,14 @@ mod tests {
 
     fn empty() -> Will {
         let (state_dir, by_config) = ("/nowhere".into(), Applied::default());
-        Will { state_dir, by_config, patience: Duration::from_secs(1), letters: Vec::new() }
+        let patience = Duration::from_secs(1);
+        Will { state_dir, by_config, patience, leaving: None, letters: Vec::new() }
     }
 
     #[test]
     fn what_the_guard_does_not_take_is_told_once_for_each_reason_and_tried_again() {
         let (worker, guard) = line();
-        let mut testament = Testament::new(Arc::new(worker), empty());
+        let mut testament = Testament::new(worker, empty());
         let mut unheard = testament.unheard();
         testament.say();
         testament.say();
@@ -92,7 +108,7 @@ mod tests {
         let letter = Letter {
             from: "10.0.0.1:1".parse().unwrap(),
             to: "10.0.0.2:1".parse().unwrap(),
-            bytes: vec![0; 200 * 1024],
+            bytes: Zeroizing::new(vec![0; 200 * 1024]),
         };
         testament.change(Will { letters: vec![letter], ..empty() });
         let why = unheard.borrow_and_update().clone().expect("a reason");

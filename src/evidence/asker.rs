@@ -76,6 +76,8 @@ impl Asker {
             }
         };
         tokio::select! {
+            // An answer that waits counts before the time that it was waited for is over.
+            biased;
             wanted = self.parts.wanted.changed() => {
                 if wanted.is_err() {
                     return false;

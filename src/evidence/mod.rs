@@ -1,4 +1,4 @@
-//! Outside evidence (design §5.4): does something that is no node of the cluster answer this one?
+//! Outside evidence: does something that is no node of the cluster answer this one?
 //!
 //! A gateway that no longer hears the master cannot know by itself which of the two is cut off. The
 //! default router knows no cluster and answers everyone, so it is asked, by ARP or neighbour
@@ -16,20 +16,19 @@
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
-use tracing::{debug, error, warn};
+use tracing::{debug, warn};
 use wgha_proto::{Evidence, Time};
 
+use crate::aside;
 use crate::config::{Config, EvidenceChoice};
 use crate::daemon::Input;
 use crate::net::watch::Watch;
 use crate::net::{NetError, Netlink};
-use crate::priority;
 use crate::state::StateDir;
 
 mod asker;
@@ -40,7 +39,10 @@ mod view;
 use asker::Asker;
 use find::{Found, find};
 use judge::Key;
-pub use view::{Picture, View};
+pub use view::Picture;
+
+/// The picture, shared.
+pub type View = crate::shared::Shared<Picture>;
 
 /// Who usually answers, in the state directory.
 const FILE: &str = "evidence.json";
@@ -103,28 +105,7 @@ pub struct Parts {
 }
 
 /// The rest of the process's end.
-#[derive(Debug)]
-pub struct Handle {
-    settings: watch::Sender<Settings>,
-    view: View,
-}
-
-impl Handle {
-    /// Takes up a new config.
-    pub fn reconfigure(&self, settings: Settings) {
-        self.settings.send_if_modified(|old| {
-            let changed = *old != settings;
-            *old = settings;
-            changed
-        });
-    }
-
-    /// A picture for status.
-    #[must_use]
-    pub fn look(&self) -> Picture {
-        self.view.look()
-    }
-}
+pub type Handle = crate::shared::Handle<Settings, Picture>;
 
 /// Starts the thread. It ends with the protocol's, and does not keep that alive.
 ///
@@ -140,9 +121,7 @@ pub fn start(
     tunnel: watch::Receiver<Option<Time>>,
     state: Arc<StateDir>,
 ) -> io::Result<Handle> {
-    let (settings_tx, settings) = watch::channel(settings);
-    let view = View::default();
-    let handle = Handle { settings: settings_tx, view: view.clone() };
+    let (handle, settings, view) = Handle::new(settings);
     let remembered: Vec<Key> = state.load(FILE);
     let (keep, kept) = watch::channel(remembered.clone());
     let tell = move |evidence| {
@@ -150,18 +129,9 @@ pub fn start(
     };
     let tell = Box::new(tell);
     let parts = Parts { settings, wanted, tunnel, tell, view, remembered, keep };
-    let body = move || -> io::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        raise();
-        runtime.block_on(run(parts));
-        Ok(())
-    };
     tokio::spawn(store_all(kept, state));
-    thread::Builder::new().name("evidence".to_owned()).spawn(move || {
-        if let Err(e) = body() {
-            error!("the runtime of the evidence did not start: {e}");
-        }
-    })?;
+    // An answer that waits for a busy core delays a takeover as a heartbeat would.
+    aside::raised("evidence", 1, move || run(parts))?;
     Ok(handle)
 }
 
@@ -221,13 +191,5 @@ async fn follow_until_trouble(
             },
             changed = watch.changed() => changed?,
         }
-    }
-}
-
-/// The thread's own priority is that of the protocol's: an answer that waits for a busy core delays a
-/// takeover as a heartbeat would.
-fn raise() {
-    if let Err(e) = priority::raise_this_thread() {
-        debug!("the evidence has no priority over other programs: {e}");
     }
 }

@@ -1,7 +1,5 @@
 //! What status shows of the evidence.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
 use wgha_proto::{Evidence, Time};
 
 use super::judge::Known;
@@ -33,26 +31,5 @@ impl Picture {
             Some(Evidence::Answered(_)) => "answered",
             Some(Evidence::Silent) => "silent",
         }
-    }
-}
-
-/// The picture, shared.
-#[derive(Clone, Debug, Default)]
-pub struct View(Arc<Mutex<Picture>>);
-
-impl View {
-    /// The picture as last drawn.
-    #[must_use]
-    pub fn look(&self) -> Picture {
-        self.lock().clone()
-    }
-
-    pub(super) fn draw(&self, change: impl FnOnce(&mut Picture)) {
-        change(&mut self.lock());
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Picture> {
-        // Only for status: a panic elsewhere does not spoil it.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,7 +2,7 @@
 //! other gateways where the clients are.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -11,7 +11,7 @@ use tracing::debug;
 use wgha_proto::Term;
 
 use super::Notice;
-use super::kick::{self, Limits, Target};
+use super::kick::{self, Limits, Round, Target};
 use crate::sync::Endpoints;
 use crate::wireguard::Live;
 
@@ -38,12 +38,12 @@ pub struct Attended {
 }
 
 impl Attendance {
-    /// Begins with an interface that just came up. `entered`: when the role changed.
+    /// Begins with an interface that is up.
     pub fn begin(
         &mut self,
         attended: Attended,
         term: Term,
-        entered: SystemTime,
+        round: Round,
         endpoints: &Endpoints,
         notices: Option<mpsc::Sender<Notice>>,
     ) {
@@ -56,7 +56,7 @@ impl Attendance {
                 let notice = Notice::Handshakes(term, handshakes);
                 let _ = notices.as_ref().map(|n| n.try_send(notice));
             };
-            kick::run(&interface, live, limits, targets, entered, tell).await;
+            kick::run(&interface, live, limits, targets, round, tell).await;
         });
         self.0.spawn(poll);
     }

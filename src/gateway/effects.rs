@@ -25,7 +25,7 @@ pub struct Phases {
 /// again and then changes nothing.
 #[async_trait]
 pub trait Effects: Send {
-    /// Puts everything up, in the order of design §6. `wanted` turns false when the role has
+    /// Puts everything up, in the order of docs/architecture.md, "Order". `wanted` turns false when the role has
     /// changed meanwhile: then it may stop early, with any result.
     async fn enter(&mut self, term: Term, wanted: &Wanted) -> Result<Phases, String>;
 
@@ -49,6 +49,10 @@ pub trait Effects: Send {
 
     /// Announces the floating IPs again.
     async fn reassert(&mut self);
+
+    /// As master of this term: begins handshakes again with clients that are not back, since something outside leads to this
+    /// machine only now.
+    async fn kick(&mut self, term: Term);
 
     /// Takes up a new config. The role stays.
     async fn reconfigure(&mut self, setup: Arc<Setup>);
@@ -81,6 +85,8 @@ impl Wanted {
 pub enum Order {
     /// Another master yielded: announce again.
     Reassert,
+    /// Clients can be reached only now, in this term.
+    Kick(Term),
     /// A new config.
     Reconfigure(Arc<Setup>),
     /// The daemon ends: leave, then answer whether that was verified.

@@ -4,12 +4,15 @@
 //! begins a new handshake only after 15 s (idle ones after minutes). So the new master begins it,
 //! with every client that was there a moment ago, the most recent one first.
 //!
+//! Where a cloud or a DNS record is to lead clients here first, what is sent before that is lost: then it is done again, with
+//! those that are not back.
+//!
 //! Paced by the answers: those that come faster than they are worked through are lost, or limited by
 //! their source address, and a lost one costs 5 s. So only so many may be outstanding, and the machine
 //! that answers fast is asked fast.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -120,6 +123,15 @@ struct Slot {
     kick: Kick,
 }
 
+/// Which kicks of a term they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Round {
+    /// When the role changed, or another master yielded: who has shaken hands since is back.
+    pub entered: SystemTime,
+    /// Not the first: who is back is left alone.
+    pub again: bool,
+}
+
 /// The order and times of all kicks: first who has a session to lose, most recent first; then
 /// those that only get their keepalive back. A source that is over its limit waits, others pass it.
 fn schedule(targets: &[Target], now: SystemTime, limits: &Limits) -> Vec<Slot> {
@@ -144,6 +156,13 @@ fn schedule(targets: &[Target], now: SystemTime, limits: &Limits) -> Vec<Slot> {
     slots
 }
 
+/// Whether any of them has a session to lose.
+#[must_use]
+pub fn expects_any(targets: &[Target]) -> bool {
+    let now = SystemTime::now();
+    targets.iter().any(|target| is_recent(target.last_handshake, now))
+}
+
 fn is_recent(last_handshake: Option<SystemTime>, now: SystemTime) -> bool {
     // One in the future is one of a node whose clock is ahead.
     last_handshake.is_some_and(|at| now.duration_since(at).unwrap_or_default() < SESSION_LIFE)
@@ -157,20 +176,23 @@ fn source(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Kicks and counts until all clients are back or enough time has passed. `entered` is when the
-/// role changed; `tell` hears of the first handshake, of 90 %, and of the end. May be dropped at
-/// any time.
+/// Kicks and counts until all clients are back or enough time has passed. `tell` hears of the first
+/// handshake, of 90 %, and of the end. May be dropped at any time.
 pub async fn run(
     interface: &str,
     live: Arc<dyn Live>,
     limits: Limits,
     targets: Vec<Target>,
-    entered: SystemTime,
+    Round { entered, again }: Round,
     tell: impl Fn(Handshakes),
 ) {
-    let slots = schedule(&targets, SystemTime::now(), &limits);
+    let mut slots = schedule(&targets, SystemTime::now(), &limits);
     let expected: Vec<[u8; 32]> =
         slots.iter().filter(|s| s.kick.handshake).map(|s| s.kick.public_key).collect();
+    if again {
+        let back = back(interface, &*live, entered).await;
+        slots.retain(|slot| !back.contains(&slot.kick.public_key));
+    }
     let start = Instant::now();
     let last = slots.last().map_or(Duration::ZERO, |slot| slot.at);
     let turns = slots.len().div_ceil(limits.unanswered.max(1));
@@ -203,6 +225,16 @@ pub async fn run(
 
 fn millis(duration: Option<Duration>) -> String {
     duration.map_or_else(|| "?".to_owned(), |d| format!("{} ms", d.as_millis()))
+}
+
+/// Who has shaken hands since.
+async fn back(interface: &str, live: &dyn Live, since: SystemTime) -> HashSet<[u8; 32]> {
+    let peers = live.peers().await.unwrap_or_else(|e| {
+        debug!("{interface}: {e}");
+        Vec::new()
+    });
+    let back = |p: PeerState| (p.last_handshake? >= since).then_some(p.public_key);
+    peers.into_iter().filter_map(back).collect()
 }
 
 /// Each batch is what may begin by now: the limits hold however slow the device is.

@@ -1,5 +1,5 @@
 //! The real effects: floating IPs, source rules, announcements and WireGuard, in the order of
-//! design §6.
+//! docs/architecture.md, "Order".
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use wgha_proto::Term;
 
 use super::Notice;
 use super::attend::Attendance;
+use super::kick::Round;
 use super::ledger::Ledger;
 use super::scripts::Scripts;
 use super::tunnel::Tunnel;
@@ -35,8 +36,13 @@ use prepare::Entering;
 /// The floating IPs are announced again after this, in case the first bursts were lost.
 const ANNOUNCE_AGAIN: Duration = Duration::from_secs(1);
 
-/// And then this often: some routers keep a wrong entry for hours (design §6).
+/// And then this often: some routers keep a wrong entry for hours.
 const ANNOUNCE_REFRESH: Duration = Duration::from_secs(60);
+
+/// A cloud's network may follow its API later: where nobody is back clients are called again, so often and so far apart. A look
+/// comes each second.
+const RECALLS: u8 = 10;
+const RECALL: Duration = Duration::from_millis(900);
 
 /// Peers are counted for status this often.
 const COUNT_PEERS: Duration = Duration::from_secs(5);
@@ -75,6 +81,12 @@ pub struct Machine {
     announce_at: Option<Instant>,
     /// The term whose endpoints this node publishes.
     acting: Option<Term>,
+    /// When the role changed.
+    entered: SystemTime,
+    /// Clients that have shaken hands since then are back: since the change, or since another master yielded.
+    back_since: SystemTime,
+    /// When clients are called once more if nobody is back by then, and how often yet.
+    recall: Option<(Instant, u8)>,
     count_at: Instant,
     /// The machine has been set right once since the start.
     rested: bool,
@@ -120,6 +132,9 @@ impl Machine {
             leaving: None,
             announce_at: None,
             acting: None,
+            entered: SystemTime::UNIX_EPOCH,
+            back_since: SystemTime::UNIX_EPOCH,
+            recall: None,
             count_at: Instant::now(),
             rested: false,
             missing: setup.missing(),
@@ -241,7 +256,7 @@ impl Machine {
             if !staged || tunnel.is_stale() {
                 tunnel.stage(&self.ledger).await?;
             }
-            tunnel.check_port()?;
+            tunnel.check_port().await?;
         }
         for tunnel in &mut self.tunnels {
             // It could serve without.
@@ -256,20 +271,56 @@ impl Machine {
         Ok(())
     }
 
-    /// Begins to attend to a tunnel that is up now: first of all its clients are kicked.
-    fn attend(&mut self, index: usize, term: Term, entered: SystemTime) {
+    /// Begins to attend to a tunnel that is up now: first of all its clients are kicked. `notices`: where it is told how they
+    /// come back, if that is a part of the change of role.
+    fn attend(
+        &mut self,
+        index: usize,
+        term: Term,
+        round: Round,
+        notices: Option<mpsc::Sender<Notice>>,
+    ) {
         let Some(tunnel) = self.tunnels.get(index) else { return };
         let Some(attended) = tunnel.attended(&self.endpoints) else { return };
-        // Later kicks are no part of the change of role.
-        let notices = (self.acting != Some(term)).then(|| self.notices.clone());
-        self.attendance.begin(attended, term, entered, &self.endpoints, notices);
+        self.attendance.begin(attended, term, round, &self.endpoints, notices);
     }
 
     /// A device that went down or away lost its sessions, so all clients are kicked again.
     fn attend_again(&mut self, term: Term) {
         self.attendance.end();
         for index in 0..self.tunnels.len() {
-            self.attend(index, term, SystemTime::now());
+            let round = Round { entered: SystemTime::now(), again: false };
+            self.attend(index, term, round, None);
+        }
+    }
+
+    /// Calls those that are not back.
+    async fn call_again(&mut self, term: Term) {
+        self.attendance.end();
+        let round = Round { entered: self.back_since, again: true };
+        // What is counted from elsewhere is no part of the change of role.
+        let notices = (self.back_since == self.entered).then(|| self.notices.clone());
+        for index in 0..self.tunnels.len() {
+            let Some(tunnel) = self.tunnels.get_mut(index) else { continue };
+            if let Err(e) = tunnel.forget_unanswered(round.entered, &self.endpoints).await {
+                warn!("handshakes begin in up to 5 s: {e}");
+            }
+            self.attend(index, term, round, notices.clone());
+        }
+    }
+
+    /// Calls them once more if it is time and nobody is back.
+    async fn recall(&mut self, term: Term) {
+        let Some((at, left)) = self.recall.filter(|(at, _)| *at <= Instant::now()) else { return };
+        self.recall = (left > 1).then_some((at + RECALL, left - 1));
+        let mut nobody = false;
+        for tunnel in &mut self.tunnels {
+            nobody |= tunnel.nobody_is_back(self.back_since, &self.endpoints).await;
+        }
+        if nobody {
+            self.call_again(term).await;
+        } else {
+            self.recall = None;
         }
     }
 

@@ -116,6 +116,7 @@ impl<E: Effects> Gateway<E> {
                 biased;
                 order = self.orders.recv() => match order {
                     Some(Order::Reassert) => self.effects.reassert().await,
+                    Some(Order::Kick(term)) => self.kick(term).await,
                     Some(Order::Reconfigure(setup)) => {
                         self.effects.reconfigure(setup).await;
                         look_at = Instant::now();
@@ -200,6 +201,13 @@ impl<E: Effects> Gateway<E> {
             self.report(Report::Flushed(id)).await;
         }
         Next::OnLevel
+    }
+
+    async fn kick(&mut self, term: Term) {
+        let wanted = Wanted { level: self.level.clone(), term };
+        if self.acting == Some(term) && self.failed != Some(term) && wanted.still() {
+            self.effects.kick(term).await;
+        }
     }
 
     async fn enter(&mut self, term: Term) -> Next {

@@ -79,6 +79,10 @@ impl Effects for Fake {
         self.note("reassert");
     }
 
+    async fn kick(&mut self, term: Term) {
+        self.note(format!("kick {term}"));
+    }
+
     async fn reconfigure(&mut self, _: Arc<Setup>) {
         self.note("reconfigure");
     }
@@ -221,6 +225,23 @@ async fn orders_reach_the_effects() {
     rig.orders.send(Order::Reassert).await.unwrap();
     tokio::time::sleep(SETTLE).await;
     assert!(log.lock().unwrap().contains(&"reassert".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_master_of_the_term_kicks() {
+    let (fake, log) = Fake::new();
+    let mut rig = start(fake, level(Role::Master, 2));
+    rig.orders.send(Order::Kick(2)).await.unwrap();
+    assert_eq!(rig.report().await, Report::Entered(2));
+    rig.orders.send(Order::Kick(1)).await.unwrap();
+    tokio::time::sleep(SETTLE).await;
+    rig.level.send(level(Role::Backup, 2)).unwrap();
+    rig.orders.send(Order::Kick(2)).await.unwrap();
+    assert_eq!(rig.report().await, Report::Left(2));
+    let kicks = |log: &Log| -> Vec<String> {
+        log.lock().unwrap().iter().filter(|what| what.starts_with("kick")).cloned().collect()
+    };
+    assert_eq!(kicks(&log), ["kick 2"]);
 }
 
 /// The protocol's thread ends just before the process does; the last order must still be answered.

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use tracing::{error, warn};
 
 use super::attend::Attended;
-use super::kick::{Limits, SESSION_LIFE, Target};
+use super::kick::{self, Limits, SESSION_LIFE, Target};
 use super::ledger::Ledger;
 use super::scripts::Lines;
 use super::view::TunnelView;
@@ -17,7 +17,7 @@ use crate::net::{NetError, Netlink};
 use crate::sync::Endpoints;
 use crate::wireguard::conf::WgConf;
 use crate::wireguard::key::PublicKey;
-use crate::wireguard::{self, Backend};
+use crate::wireguard::{self, Backend, WgError};
 
 mod stage;
 
@@ -177,6 +177,29 @@ impl Tunnel {
         }
     }
 
+    /// Clients are expected, and none has shaken hands since.
+    pub async fn nobody_is_back(&mut self, since: SystemTime, endpoints: &Endpoints) -> bool {
+        if !self.attended(endpoints).is_some_and(|a| kick::expects_any(&a.targets)) {
+            return false;
+        }
+        let Some(backend) = &mut self.backend else { return false };
+        let back = |peer: &wireguard::PeerState| peer.last_handshake.is_some_and(|at| at >= since);
+        backend.peers().await.is_ok_and(|peers| !peers.iter().any(back))
+    }
+
+    /// If nobody is back, the next kick begins all handshakes anew; see [`Backend::forget_unanswered`].
+    pub async fn forget_unanswered(
+        &mut self,
+        since: SystemTime,
+        endpoints: &Endpoints,
+    ) -> Result<(), String> {
+        if !self.nobody_is_back(since, endpoints).await {
+            return Ok(());
+        }
+        let Some(backend) = &mut self.backend else { return Ok(()) };
+        backend.forget_unanswered().await.map_err(|e| e.to_string())
+    }
+
     /// As master: puts the device back if it is gone, changed or down, and applies a changed file.
     pub async fn keep_up(&mut self, endpoints: &Endpoints) -> Result<Kept, String> {
         let name = self.entry.interface.clone();
@@ -253,7 +276,11 @@ impl Tunnel {
     /// Counts peers, recent handshakes and known endpoints into `view`.
     pub async fn count_peers(&mut self, view: &mut TunnelView) {
         let Some(backend) = &mut self.backend else { return };
-        let Ok(peers) = backend.peers().await else { return };
+        let peers = match backend.peers().await {
+            Ok(peers) => peers,
+            Err(WgError::NotStaged) => Vec::new(),
+            Err(_) => return,
+        };
         let now = SystemTime::now();
         let recent = |at: SystemTime| now.duration_since(at).is_ok_and(|age| age < SESSION_LIFE);
         view.peers = peers.len() as u64;

@@ -1,7 +1,5 @@
 //! What the reconciler last saw on the machine, for `wgha status`.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
 use wgha_proto::Time;
 
 /// A picture of the machine.
@@ -34,23 +32,4 @@ pub struct TunnelView {
 }
 
 /// The picture, shared: the reconciler draws it, status reads it.
-#[derive(Clone, Debug, Default)]
-pub struct SharedView(Arc<Mutex<View>>);
-
-impl SharedView {
-    /// The picture as last drawn.
-    #[must_use]
-    pub fn look(&self) -> View {
-        self.lock().clone()
-    }
-
-    /// Changes the picture.
-    pub fn draw(&self, change: impl FnOnce(&mut View)) {
-        change(&mut self.lock());
-    }
-
-    fn lock(&self) -> MutexGuard<'_, View> {
-        // Plain numbers: a panic elsewhere does not spoil them.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+pub type SharedView = crate::shared::Shared<View>;

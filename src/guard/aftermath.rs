@@ -7,18 +7,18 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use nix::sys::signal::SigSet;
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
+use tokio::runtime::Runtime;
 use tracing::{error, info, warn};
 
-use super::orphans;
+use super::orphans::Orphans;
 use super::will::{Letter, Will};
 use crate::gateway::ledger::Ledger;
 use crate::link;
 use crate::log;
-use crate::net::Netlink;
+use crate::net::{Netlink, gate};
 use crate::release;
 use crate::state::{Applied, StateDir, StateError};
 
@@ -42,38 +42,79 @@ pub(super) fn settle(worker: Pid, status: Option<WaitStatus>, will: Option<Will>
     log::start();
     let how = status.map_or_else(String::new, |status| format!(" ({})", text(status)));
     error!("the worker is dead{how}: taking off what it put up");
-    if let Err(e) = bury(worker, &will, mask) {
-        error!(
+    let started = Instant::now();
+    let mut orphans = Orphans::of(worker);
+    match bury(&will, &mut orphans, started) {
+        Ok(runtime) => {
+            let sent = show(&will.letters, &[]);
+            let (took, killed) = (started.elapsed().as_micros(), orphans.killed());
+            info!("nothing acts after {took} us; {killed} hooks killed; {sent} obituaries sent");
+            show(&will.letters, &AGAIN_AFTER);
+            // The successor serves: whoever wants to end this process now may.
+            if let Err(e) = mask.thread_set_mask() {
+                warn!("cannot unblock signals: {e}");
+            }
+            if let Err(e) = tidy(&will, &runtime, started) {
+                error!("`wgha release` is to take off the rest, which hurts nobody: {e}");
+            }
+        }
+        Err(e) => error!(
             "not verified that nothing acts, so nobody is told; `wgha release` tries again: {e:#}"
-        );
+        ),
     }
 }
 
-fn bury(worker: Pid, will: &Will, mask: &SigSet) -> anyhow::Result<()> {
-    let started = Instant::now();
+/// Ends what runs and takes off what acts. Returns once a look found nothing of either.
+fn bury(will: &Will, orphans: &mut Orphans, started: Instant) -> anyhow::Result<Runtime> {
+    let quiet = orphans.none();
+    // Before anything that may wait for a disk, or fail with it.
+    let (means, left) = begin(&will.by_config);
+    // Whatever else goes wrong: a hook of a master that is none any more must not run on.
+    let still_quiet = orphans.kill().is_empty() && quiet && orphans.killed() == 0;
+    let (runtime, netlink) = means?;
+    let record = StateDir::applied_of(&will.state_dir)?.unwrap_or_default();
+    // One look at all of it is enough if nothing ran that could put something back. It waits for the kernel, which takes
+    // the worker's devices apart at the same time: a second one doubles the time until a successor serves.
+    let verified = still_quiet && left.is_empty() && record.acts_within(&will.by_config);
+    if !verified {
+        let all = record.and(will.by_config.clone());
+        runtime.block_on(take_off(&netlink, &all, orphans, started))?;
+    }
+    Ok(runtime)
+}
+
+/// PostDown, the gate, the barriers and the record.
+fn tidy(will: &Will, runtime: &Runtime, started: Instant) -> Result<(), StateError> {
     let state = Arc::new(take_over(&will.state_dir, started)?);
-    let by_config = || Ok::<_, Infallible>(will.by_config.clone());
-    let Ok(ledger) = Ledger::open(state, by_config);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    // The record should name all that; if somebody removed it, it does not.
-    let all = ledger.applied().and(will.by_config.clone());
-    let off = runtime.block_on(take_off(&all, started));
-    // Whatever else went wrong: a hook of a master that is none any more must not run on.
-    let groups = orphans::kill_groups(worker);
-    off?;
-    let sent = show(&will.letters, &[]);
-    info!(
-        "nothing acts after {} us; {groups} hooks killed; {sent} obituaries sent",
-        started.elapsed().as_micros()
-    );
-    show(&will.letters, &AGAIN_AFTER);
-    // The successor serves: whoever wants to end this process now may.
-    mask.thread_set_mask().context("cannot unblock signals")?;
-    let left = runtime.block_on(release::tidy(&ledger, Vec::new()));
-    for what in left {
+    let Ok(ledger) = Ledger::open(state, || Ok::<_, Infallible>(will.by_config.clone()));
+    // The record should name all that; if somebody removed it, it does not. A disk that takes no more is no reason to leave it.
+    let all = |record: &mut Applied| *record = std::mem::take(record).and(will.by_config.clone());
+    if let Err(e) = ledger.update(all) {
+        warn!("the record is not replaced: {e}");
+    }
+    for what in runtime.block_on(release::tidy(&ledger, Vec::new())) {
         warn!("still there: {what}");
     }
     Ok(())
+}
+
+/// Takes off what the config names, and returns what a look still finds of that. Without the means for it at least the gates are shut.
+fn begin(by_config: &Applied) -> (anyhow::Result<(Runtime, Netlink)>, Vec<String>) {
+    let means = means();
+    let left = match &means {
+        Ok((runtime, netlink)) => runtime.block_on(release::silence(netlink, by_config)),
+        Err(_) => {
+            by_config.gates.iter().for_each(|name| _ = gate::shut(name));
+            Vec::new()
+        }
+    };
+    (means, left)
+}
+
+fn means() -> anyhow::Result<(Runtime, Netlink)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let netlink = runtime.block_on(async { Netlink::open() })?;
+    Ok((runtime, netlink))
 }
 
 /// The state directory, which the kernel may still be taking from the worker.
@@ -86,11 +127,17 @@ fn take_over(state_dir: &Path, started: Instant) -> Result<StateDir, StateError>
     }
 }
 
-/// Takes off what acts, again and again until a look finds nothing of it.
-async fn take_off(all: &Applied, started: Instant) -> anyhow::Result<()> {
-    let netlink = Netlink::open()?;
+/// Ends what runs and takes off what acts, again and again until a look finds nothing of either. In this order: until it is dead a
+/// script may put back what was taken off.
+async fn take_off(
+    netlink: &Netlink,
+    all: &Applied,
+    orphans: &mut Orphans,
+    started: Instant,
+) -> anyhow::Result<()> {
     loop {
-        let left = release::silence(&netlink, all).await;
+        let mut left = orphans.kill();
+        left.extend(release::silence(netlink, all).await);
         if left.is_empty() {
             return Ok(());
         }

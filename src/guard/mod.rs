@@ -7,6 +7,7 @@
 //!   guard (parent) ----- signals that it gets: SIGTERM, SIGINT, SIGHUP, ... ----->  worker (child)
 //!         ^  ^  ^                                                                      |  |  |
 //!         |  |  +--- will.rs: state directory, patience, an obituary for each path ---+  |  |   socketpair
+//!         |  |       and what systemd is to be told                                     |  |
 //!         |  +------ progress: one count for each turn of the protocol's loop -----------+  |   eventfd
 //!         +--------- pidfd of the worker; the worker has one of the guard ------------------+
 //! ```
@@ -20,31 +21,33 @@
 //! the worker's end of the socket is closed says nothing; it is only when the guard looks.
 //!
 //! When the guard dies the worker stops as on SIGTERM: alone it would be one that nobody buries.
+//!
+//! For an upgrade the worker says so, and ends as on SIGTERM; then the guard has the program that is now at its own path run in its
+//! place, under the same process id, which forks another worker: a new session.
 
 use std::fs::File;
-use std::io;
-use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::thread;
 
 use anyhow::Context;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{ForkResult, Pid};
-use tokio::sync::oneshot;
 
 mod aftermath;
+mod line;
 mod orphans;
 mod process;
 mod pulse;
+mod systemd;
 mod watch;
 pub mod will;
 
+pub use line::Line;
 use watch::Watch;
-use will::Will;
 
 use crate::descriptors::lift;
 
@@ -63,82 +66,18 @@ const SIGNALS: [Signal; 8] = [
 /// Set to 1 in the environment: core dumps and debuggers of the same user may read the memory of both processes, the keys among it.
 const DUMPABLE: &str = "WGHA_CORE_DUMPS";
 
-/// The worker's end.
-#[derive(Debug)]
-pub struct Line {
-    socket: OwnedFd,
-    progress: EventFd,
-    guard: OwnedFd,
-    guard_id: u32,
-}
+/// The program that this process runs, also where another file has taken its path.
+const RUNNING: &str = "/proc/self/exe";
 
-impl Line {
-    fn new(socket: OwnedFd, progress: EventFd, guard: OwnedFd, guard_id: u32) -> Line {
-        Line { socket, progress, guard, guard_id }
-    }
-
-    /// Tells the guard what to do after this process; replaces what it was told before. Never waits.
-    ///
-    /// # Errors
-    /// The guard is gone, or does not read, or it is more than it would read.
-    pub fn hand_over(&self, will: &Will) -> io::Result<()> {
-        let message = will.encode();
-        if message.len() > will::MOST {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("{} bytes, and at most {} can be", message.len(), will::MOST),
-            ));
-        }
-        self.send(&message)
-    }
-
-    /// The loop ends on purpose: no progress is expected any more.
-    pub fn rest(&self) {
-        // A guard that is gone expects nothing either.
-        let _ = self.send(&will::REST);
-    }
-
-    /// The protocol's loop has turned. Never waits.
-    pub fn beat(&self) {
-        // Full after 2^64 turns that nobody looked at.
-        let _ = self.progress.write(1);
-    }
-
-    /// Tells when the guard is dead, from a thread that does nothing else.
-    ///
-    /// # Errors
-    /// The system has no descriptor or thread for us.
-    pub fn guard_died(&self) -> io::Result<oneshot::Receiver<()>> {
-        let (tell, told) = oneshot::channel();
-        let guard = self.guard.try_clone()?;
-        thread::Builder::new().name("guard".to_owned()).spawn(move || {
-            process::wait_death(&guard);
-            // The process may be ending anyway.
-            let _ = tell.send(());
-        })?;
-        Ok(told)
-    }
-
-    /// The guard's process id: what systemd takes for this daemon's.
-    #[must_use]
-    pub fn guard_id(&self) -> u32 {
-        self.guard_id
-    }
-
-    fn send(&self, message: &[u8]) -> io::Result<()> {
-        use std::os::fd::AsRawFd;
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-        send(self.socket.as_raw_fd(), message, flags)?;
-        Ok(())
-    }
-}
-
-/// Splits this process. `work` runs in the worker; both return here, and are to end with what is
+/// Splits this process. `work` runs in the worker, with a line for each of `clusters`; both return here, and are to end with what is
 /// returned: the guard with what the worker ended with. Call while there is one thread.
 ///
 /// # Errors
 /// The system has no process or descriptor for us, or (Linux before 5.3) no pidfd. And those of `work`.
-pub fn run(work: impl FnOnce(Arc<Line>) -> anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
+pub fn run(
+    clusters: usize,
+    work: impl FnOnce(Vec<Arc<Line>>) -> anyhow::Result<ExitCode>,
+) -> anyhow::Result<ExitCode> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let (inbox, socket) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
         .context("cannot make the guard's socket")?;
@@ -148,12 +87,14 @@ pub fn run(work: impl FnOnce(Arc<Line>) -> anyhow::Result<ExitCode>) -> anyhow::
     let seen = File::from(
         std::os::fd::AsFd::as_fd(&progress).try_clone_to_owned().context("cannot copy it")?,
     );
+    // Now: a file that is put in its place later does not change what this process runs, but it does change this answer.
+    let program = std::env::current_exe().ok();
     let guard = process::pidfd(Pid::this()).context("no pidfd: Linux 5.3 or later is needed")?;
     // Keys are in the memory of the one, obituaries in that of both. Programs that the worker starts have their own setting
     // again. And a dump would be written before the kernel lets go of anything, so that the guard had to wait for it.
-    if std::env::var_os(DUMPABLE).is_none_or(|value| value != "1") {
-        prctl::set_dumpable(false).context("cannot turn core dumps off")?;
-    }
+    // Said in both cases: a change of user sets it to what the system has for that.
+    let dumpable = std::env::var_os(DUMPABLE).is_some_and(|value| value == "1");
+    prctl::set_dumpable(dumpable).context("cannot turn core dumps off, or on")?;
     // What the worker's programs leave becomes the guard's, so that it can be found.
     prctl::set_child_subreaper(true).context("cannot adopt what the worker leaves")?;
     let before = block_signals().context("cannot block signals")?;
@@ -163,7 +104,7 @@ pub fn run(work: impl FnOnce(Arc<Line>) -> anyhow::Result<ExitCode>) -> anyhow::
             let socket = lift(socket);
             before.thread_set_mask().context("cannot unblock signals")?;
             let guard_id = std::os::unix::process::parent_id();
-            work(Arc::new(Line::new(socket, progress, guard, guard_id)))
+            work(Line::all(socket, progress, guard, guard_id, program, clusters))
         }
         ForkResult::Parent { child } => {
             drop((socket, progress, guard));
@@ -177,8 +118,23 @@ pub fn run(work: impl FnOnce(Arc<Line>) -> anyhow::Result<ExitCode>) -> anyhow::
             if status.is_none() {
                 tracing::info!("the worker's end: {}", aftermath::text(end));
             }
+            if watch.again() {
+                begin_again(program, &before);
+            }
             Ok(process::pass_on(end))
         }
+    }
+}
+
+/// Starts the program that is now at this one's path, as this process; if that does not run, the one that did. Returns if neither does.
+fn begin_again(program: Option<PathBuf>, before: &SigSet) {
+    crate::log::start();
+    // Whoever wanted an end meanwhile gets it now.
+    let _ = before.thread_set_mask();
+    for program in program.into_iter().chain([PathBuf::from(RUNNING)]) {
+        tracing::info!("upgrade: starting {}", program.display());
+        let Err(e) = process::become_program(&program);
+        tracing::error!("{} cannot be started: {e}", program.display());
     }
 }
 

@@ -11,10 +11,12 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{MsgFlags, recv};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use zeroize::Zeroizing;
 
 use super::process;
 use super::pulse::Pulse;
-use super::will::{MOST, Message, Will};
+use super::systemd;
+use super::will::{MOST, Message, Note, Will};
 use crate::clock;
 use crate::log;
 
@@ -28,6 +30,10 @@ pub(super) struct Watch {
     progress: File,
     will: Option<Will>,
     pulse: Option<Pulse>,
+    /// It ends on purpose: its pulse is the end.
+    rests: bool,
+    /// It said that the program is to be started in its place.
+    again: bool,
     /// It was reaped; its number may be another's now.
     status: Option<WaitStatus>,
 }
@@ -49,6 +55,8 @@ impl Watch {
             progress,
             will: None,
             pulse: None,
+            rests: false,
+            again: false,
             status: None,
         })
     }
@@ -68,7 +76,7 @@ impl Watch {
             // another reason, or held open by a child, then the pidfd says it later.
             // One that ends on purpose has said that it rests; then its exit code says what is left to do.
             let closed = open && self.inbox.is_none();
-            if closed && self.pulse.is_some() && process::is_exiting(self.worker) {
+            if closed && self.pulse.is_some() && !self.rests && process::is_exiting(self.worker) {
                 return Ok(None);
             }
             self.look();
@@ -78,6 +86,11 @@ impl Watch {
     /// What the worker left to do.
     pub(super) fn will(&mut self) -> Option<Will> {
         self.will.take()
+    }
+
+    /// Whether the program is to be started anew, and nobody wanted its end since.
+    pub(super) fn again(&self) -> bool {
+        self.again
     }
 
     /// The one place that waits. True if the worker is dead.
@@ -104,7 +117,7 @@ impl Watch {
 
     fn read_inbox(&mut self) {
         let Some(inbox) = &self.inbox else { return };
-        let mut buffer = vec![0; MOST];
+        let mut buffer = Zeroizing::new(vec![0; MOST]);
         loop {
             match recv(inbox.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
                 Ok(0) => {
@@ -114,9 +127,15 @@ impl Watch {
                 Ok(length) => match buffer.get(..length).and_then(Message::decode) {
                     Some(Message::Will(will)) => {
                         self.pulse = Some(Pulse::new(will.patience, clock::now()));
-                        self.will = Some(will);
+                        (self.will, self.rests) = (Some(will), false);
                     }
-                    Some(Message::Rest) => self.pulse = None,
+                    Some(Message::Rest) => {
+                        let leaving = self.will.as_ref().and_then(|will| will.leaving);
+                        self.pulse = leaving.map(|leaving| Pulse::new(leaving, clock::now()));
+                        self.rests = true;
+                    }
+                    Some(Message::Note(note)) => tell_systemd(&note),
+                    Some(Message::Again) => self.again = true,
                     None => {}
                 },
                 Err(Errno::EINTR) => {}
@@ -136,7 +155,11 @@ impl Watch {
                 Ok(Signal::SIGCHLD) => self.reap_all(),
                 // The watchdog of systemd, which takes this process for the worker.
                 Ok(Signal::SIGABRT) => self.send(Signal::SIGKILL),
-                Ok(signal) => self.send(signal),
+                Ok(signal) => {
+                    // Whoever stops an upgrade does not want it to begin again.
+                    self.again &= !matches!(signal, Signal::SIGTERM | Signal::SIGINT);
+                    self.send(signal);
+                }
                 Err(_) => {}
             }
         }
@@ -184,9 +207,17 @@ impl Watch {
         if pulse.look(now, progress) {
             self.pulse = None;
             log::start();
-            tracing::error!("the worker makes no progress: killed");
+            let what = if self.rests { "does not end" } else { "makes no progress" };
+            tracing::error!("the worker {what}: killed");
             self.send(Signal::SIGKILL);
         }
+    }
+}
+
+fn tell_systemd(note: &Note) {
+    if let Err(e) = systemd::tell(note) {
+        log::start();
+        tracing::warn!("systemd cannot be told: {e}");
     }
 }
 

@@ -93,7 +93,7 @@ async fn newer(mut wanted: watch::Receiver<Wanted>, generation: u64) {
 }
 
 fn log_end(hook: &str, on: &str, finished: &Finished) {
-    let ms = u64::try_from(finished.duration.as_millis()).unwrap_or(u64::MAX);
+    let ms = clock::millis(finished.duration);
     let (outcome, dropped) = (&finished.outcome, finished.dropped_lines);
     if dropped > 0 {
         tracing::warn!(target: "hook", hook, on, dropped, "more output than is logged");
@@ -109,23 +109,16 @@ fn log_end(hook: &str, on: &str, finished: &Finished) {
 
 /// The hook's program with keepalived's arguments and the variables of ours.
 fn job(hook: &Hook, context: &HookContext, level: &HookLevel) -> Job {
-    let (program, args) = hook.run.split_first().map_or(("", [].as_slice()), |(p, a)| (p, a));
     let word = level.state.word();
-    // Whole seconds, because shells cannot count in anything else; the hook is to end before.
-    let deadline = hook.timeout.as_secs().max(1);
-    Job::new(program, args, hook.timeout)
+    context
+        .job(&hook.run, hook.timeout, hook.user.as_deref())
         .arg("INSTANCE")
         .arg(&context.cluster)
         .arg(&word.to_uppercase())
         .arg(&context.priority.to_string())
-        .env("WGHA_CLUSTER", &context.cluster)
-        .env("WGHA_NODE", &context.node)
         .env("WGHA_ROLE", word)
         .env("WGHA_OLD_ROLE", level.old_role.word())
         .env("WGHA_TERM", &level.term.to_string())
         .env("WGHA_REASON", &level.reason)
         .env("WGHA_MASTER", level.master.as_deref().unwrap_or(""))
-        .env("WGHA_FLOATING_IPS", &context.floating_ips.join(" "))
-        .env("WGHA_INTERFACES", &context.interfaces.join(" "))
-        .env("WGHA_DEADLINE_S", &deadline.to_string())
 }

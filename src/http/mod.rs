@@ -17,13 +17,13 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tracing::{error, info};
 
+use crate::aside::Aside;
 use crate::control::Call;
+use crate::net::listen::bound;
 
 mod connections;
 mod counts;
@@ -128,18 +128,7 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
 /// [`StartError::InUse`] or [`StartError::Bind`].
 pub fn bind(listen: SocketAddr) -> Result<TcpListener, StartError> {
     let made = || -> io::Result<TcpListener> {
-        let socket = Socket::new(Domain::for_address(listen), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        match listen {
-            SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
-            SocketAddr::V6(address) => {
-                // `[::]` is every address, IPv4 ones too, whatever the system's default is.
-                socket.set_only_v6(!address.ip().is_unspecified())?;
-                socket.set_freebind_v6(true)?;
-            }
-        }
-        socket.bind(&listen.into())?;
+        let socket = bound(listen)?;
         socket.listen(BACKLOG)?;
         Ok(socket.into())
     };
@@ -149,47 +138,23 @@ pub fn bind(listen: SocketAddr) -> Result<TcpListener, StartError> {
     })
 }
 
-/// The thread that answers. Dropping it closes everything, and waits for that.
+/// What answers. Dropping it closes everything, and waits for that.
 struct Server {
     listen: SocketAddr,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    _thread: Aside,
 }
 
 impl Server {
     fn start(socket: TcpListener, router: Arc<Router>) -> Result<Server, StartError> {
         let listen = socket.local_addr().map_err(StartError::Thread)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(StartError::Thread)?;
-        let (stop, stopped) = oneshot::channel();
-        let body = move || {
-            runtime.block_on(async {
-                let serve = async {
-                    match tokio::net::TcpListener::from_std(socket) {
-                        Ok(listener) => match connections::serve(listener, router, LIMITS).await {},
-                        Err(e) => error!("[http] listen: {listen}: {e}"),
-                    }
-                };
-                tokio::select! {
-                    () = serve => {}
-                    _ = stopped => {}
-                }
-            });
-        };
-        let thread = thread::Builder::new().name("http".to_owned()).spawn(body);
+        let thread = Aside::start("http", move || async move {
+            match tokio::net::TcpListener::from_std(socket) {
+                Ok(listener) => match connections::serve(listener, router, LIMITS).await {},
+                Err(e) => error!("[http] listen: {listen}: {e}"),
+            }
+        });
         let thread = thread.map_err(StartError::Thread)?;
         info!("HTTP on {listen}");
-        Ok(Server { listen, stop: Some(stop), thread: Some(thread) })
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            error!("the HTTP thread had died");
-        }
+        Ok(Server { listen, _thread: thread })
     }
 }

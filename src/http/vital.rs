@@ -15,7 +15,7 @@ use crate::net::gate::Permit;
 const HANGS: Duration = Duration::from_secs(3);
 
 /// The vital signs of the protocol's loop.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Vital {
     level: watch::Receiver<RoleLevel>,
     /// When the loop last turned, in nanoseconds of [`clock::now`].
@@ -40,7 +40,7 @@ impl Vital {
         Vital::of(handle.level.clone(), Arc::clone(&handle.turns), permit)
     }
 
-    pub(super) const fn of(
+    pub(crate) const fn of(
         level: watch::Receiver<RoleLevel>,
         turned_at: Arc<AtomicU64>,
         permit: Permit,
@@ -58,6 +58,20 @@ impl Vital {
             Role::Master if !self.permit.allows(clock::now()) => Said::Nothing,
             role => Said::Role(role),
         }
+    }
+
+    /// Until when this node is master with permission to act, if it is now.
+    #[must_use]
+    pub fn master_until(&self) -> Option<Time> {
+        (self.said() == Said::Role(Role::Master)).then(|| self.permit.until())
+    }
+
+    /// Waits until another level is published.
+    ///
+    /// # Errors
+    /// The loop has ended.
+    pub async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
+        self.level.changed().await
     }
 
     /// The loop makes progress.

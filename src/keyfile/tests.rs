@@ -89,9 +89,9 @@ fn the_kind_of_key_fits_the_node() {
     let gateway = generate(1).unwrap();
     let (_dir, gateway_file) = file(&gateway.to_text(), 0o600);
     let (_dir, witness_file) = file(&gateway.to_witness().to_text(), 0o600);
-    assert!(load_for(&gateway_file, false).is_ok());
-    assert!(load_for(&witness_file, true).is_ok());
-    let why = |path: &Path, witness| load_for(path, witness).unwrap_err().why;
+    assert!(load_for(&gateway_file, false, None).is_ok());
+    assert!(load_for(&witness_file, true, None).is_ok());
+    let why = |path: &Path, witness| load_for(path, witness, None).unwrap_err().why;
     assert!(matches!(why(&gateway_file, true), Why::GatewayKeyOnWitness));
     assert!(matches!(why(&witness_file, false), Why::WitnessKeyOnGateway));
 }

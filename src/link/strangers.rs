@@ -28,10 +28,15 @@ pub(super) struct Strangers {
 impl Strangers {
     /// The rate is twice what all peers send if all of them come from unknown addresses.
     pub(super) fn new(config: &Config) -> Strangers {
-        let known: Vec<_> =
-            peers(config).flat_map(|peer| &peer.addresses).map(|a| key(a.send)).collect();
+        let floating = peers(config).flat_map(|peer| super::floating_routes(config, peer));
+        let known = peers(config).flat_map(|peer| &peer.addresses).map(|a| key(a.send));
+        let known: Vec<_> = known.chain(floating.map(|(_, address)| key(address))).collect();
         let mine = config.nodes.get(config.me).map_or(0, |me| me.addresses.len());
-        let paths: usize = peers(config).map(|p| super::path_count(mine, p.addresses.len())).sum();
+        let paths = peers(config).map(|p| {
+            // What comes to a floating IP comes from an address that leads there.
+            super::path_count(mine, p.addresses.len()) + usize::from(super::floating_count(config))
+        });
+        let paths: usize = paths.sum();
         let all = u32::try_from(paths.max(1)).unwrap_or(u32::MAX);
         let step = (config.cluster.heartbeat / all / 2).min(Duration::from_secs(1) / LEAST);
         Strangers { known, step, paid_until: Time::ZERO }

@@ -23,11 +23,10 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
-use nix::errno::Errno;
 use tracing::warn;
 
 use super::Family;
-use super::nft::{self, Batch, Connection, Expressions, Kind, Side, attribute};
+use super::nft::{self, Batch, Connection, Expressions, Kind, Side, attribute, is_unsupported};
 use super::source::SourcePlan;
 
 const CHAIN: &str = "output";
@@ -68,7 +67,7 @@ pub fn remove(port: u16) -> bool {
 }
 
 fn tell(port: u16, result: io::Result<bool>) -> bool {
-    let complaint = result.as_ref().err().filter(|e| !unsupported(e)).map(ToString::to_string);
+    let complaint = result.as_ref().err().filter(|e| !is_unsupported(e)).map(ToString::to_string);
     let mut last = COMPLAINT.lock().unwrap_or_else(PoisonError::into_inner);
     if *last != complaint {
         if let Some(why) = &complaint {
@@ -77,12 +76,6 @@ fn tell(port: u16, result: io::Result<bool>) -> bool {
         *last = complaint;
     }
     result.unwrap_or(false)
-}
-
-/// This kernel has no nf_tables, or this process may not use it.
-fn unsupported(error: &io::Error) -> bool {
-    let none = [Errno::EPROTONOSUPPORT, Errno::EOPNOTSUPP, Errno::EAFNOSUPPORT];
-    error.raw_os_error().is_some_and(|number| none.contains(&Errno::from_raw(number)))
 }
 
 fn stand(port: u16, allowed: &[(Family, Allowed)]) -> io::Result<bool> {

@@ -172,6 +172,15 @@ pub async fn purge(netlink: &Netlink, port: u16) -> Result<bool, NetError> {
     bring(netlink, &SourcePlan { port, v4: None, v6: None }, Extent::Nothing).await
 }
 
+/// The same without the barrier: taking that down may wait tens of milliseconds for others' transactions, and it stops nobody but who
+/// would speak from a wrong address.
+///
+/// # Errors
+/// As [`remove`].
+pub async fn purge_rules(netlink: &Netlink, port: u16) -> Result<bool, NetError> {
+    bring_families(netlink, &SourcePlan { port, v4: None, v6: None }, Extent::Nothing).await
+}
+
 /// What differs from the wanted extent, one line for each; empty: nothing.
 ///
 /// # Errors
@@ -191,7 +200,16 @@ pub async fn verify(
 
 async fn bring(netlink: &Netlink, plan: &SourcePlan, extent: Extent) -> Result<bool, NetError> {
     let nothing = extent == Extent::Nothing || plan.is_empty();
-    let mut changed = if nothing { barrier::remove(plan.port) } else { barrier::install(plan) };
+    let barrier = if nothing { barrier::remove(plan.port) } else { barrier::install(plan) };
+    Ok(bring_families(netlink, plan, extent).await? || barrier)
+}
+
+async fn bring_families(
+    netlink: &Netlink,
+    plan: &SourcePlan,
+    extent: Extent,
+) -> Result<bool, NetError> {
+    let mut changed = false;
     let mut first_error = None;
     for family in plan.families() {
         match bring_family(netlink, plan, family, extent).await {

@@ -27,6 +27,7 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
 use tokio::time::{sleep, timeout};
 
+use crate::user;
 pub use lines::{MAX_LINE, MAX_LINES};
 pub use outcome::{NotStarted, Outcome};
 use outcome::{lost, outcome_of, why_not_started};
@@ -54,19 +55,35 @@ pub struct Job {
     args: Vec<String>,
     env: Vec<(String, String)>,
     timeout: Duration,
+    user: Option<String>,
+    network: bool,
 }
 
 impl Job {
     /// A program with its arguments, run directly: no shell sees them.
     #[must_use]
     pub fn new(program: &str, args: &[String], timeout: Duration) -> Job {
-        Job { program: program.to_owned(), args: args.to_vec(), env: Vec::new(), timeout }
+        Job {
+            program: program.to_owned(),
+            args: args.to_vec(),
+            env: Vec::new(),
+            timeout,
+            user: None,
+            network: false,
+        }
     }
 
-    /// A line of shell, run by `bash -c` as wg-quick runs PreUp and PostUp.
+    /// A line of shell, run by `bash -c` as wg-quick runs PreUp and PostUp. It may change the network, whoever runs it.
     #[must_use]
     pub fn shell_line(line: &str, timeout: Duration) -> Job {
-        Job::new("bash", &["-c".to_owned(), line.to_owned()], timeout)
+        let job = Job::new("bash", &["-c".to_owned(), line.to_owned()], timeout);
+        Job { network: true, ..job }
+    }
+
+    /// Run as this user; `None`: as this process's own.
+    #[must_use]
+    pub fn as_user(self, user: Option<&str>) -> Job {
+        Job { user: user.map(str::to_owned), ..self }
     }
 
     /// One more argument.
@@ -142,8 +159,11 @@ impl Running {
         }
         command.stdin(Stdio::null()).stdout(writer.try_clone().map_err(other)?).stderr(writer);
         command.process_group(0).kill_on_drop(true);
+        let lent = user::set_up(&mut command, job.user.as_deref(), job.network);
+        let lent = lent.map_err(NotStarted::Other)?;
         cloexec::mark_all();
         let child = command.spawn().map_err(why_not_started)?;
+        drop(lent);
         let pid = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
         let pid = pid.ok_or_else(|| NotStarted::Other("no process id".to_owned()))?;
         let cutter = lines::LineCutter::default();

@@ -16,7 +16,10 @@ use super::journal::Journal;
 use super::threads::GatewayParts;
 use super::watchdog::Watchdog;
 use crate::alarm;
+use crate::arbiter;
+use crate::checks::{self, Checks};
 use crate::cli;
+use crate::config::{Check, Config};
 use crate::control::{Call, Reply};
 use crate::daemon::{self, Input};
 use crate::evidence;
@@ -25,11 +28,13 @@ use crate::gateway::{Notice, Order};
 use crate::guard::Line;
 use crate::http::Http;
 use crate::net::gate;
+use crate::probe::Probe;
 use crate::setup::Setup;
 use crate::state::StateDir;
 use crate::sync;
 
 mod operator;
+mod upgrade;
 
 /// The protocol's loop and the reconciler answer in microseconds, or something is wrong.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -50,10 +55,13 @@ pub(super) struct Parts {
     pub(super) view: SharedView,
     pub(super) sync: Option<sync::Handle>,
     pub(super) evidence: Option<evidence::Handle>,
+    pub(super) arbiter: Option<arbiter::Handle>,
     pub(super) files: Option<sync::files::Handle>,
     pub(super) calls: mpsc::Receiver<Call>,
     pub(super) line: Arc<Line>,
     pub(super) http: Http,
+    pub(super) probe: Probe,
+    pub(super) endpoints: sync::Endpoints,
 }
 
 /// The main thread.
@@ -74,6 +82,8 @@ pub(super) struct App {
     /// None on a witness.
     evidence: Option<evidence::Handle>,
     /// None on a witness.
+    arbiter: Option<arbiter::Handle>,
+    /// None on a witness.
     files: Option<sync::files::Handle>,
     calls: mpsc::Receiver<Call>,
     line: Arc<Line>,
@@ -81,10 +91,15 @@ pub(super) struct App {
     /// Why the guard does not know what to do after this process.
     unheard: watch::Receiver<Option<String>>,
     http: Http,
+    probe: Probe,
+    /// Those of a witness are none.
+    checks: Checks,
     journal: Journal,
     watchdog: Watchdog,
     started: Instant,
     ready: bool,
+    /// The guard starts another program when this process has ended.
+    upgrading: bool,
     /// Whoever asked for the handover that is under way.
     handover: Option<oneshot::Sender<Reply>>,
     /// The alarms that stand, by gateway.
@@ -98,11 +113,12 @@ impl App {
     ///
     /// The system has no thread or descriptor for us.
     pub(super) fn new(parts: Parts) -> std::io::Result<App> {
+        let checks = start_checks(&parts.setup.config, parts.endpoints, &parts.handle.inputs);
         Ok(App {
             path: parts.path,
             node: parts.node,
             journal: Journal::open(&parts.state, &parts.setup)?,
-            watchdog: Watchdog::new(Arc::clone(&parts.handle.turns), parts.line.guard_id()),
+            watchdog: Watchdog::new(Arc::clone(&parts.line)),
             guard_died: parts.line.guard_died()?,
             line: parts.line,
             ready: parts.setup.config.node().witness,
@@ -117,11 +133,15 @@ impl App {
             view: parts.view,
             sync: parts.sync,
             evidence: parts.evidence,
+            arbiter: parts.arbiter,
             files: parts.files,
             calls: parts.calls,
             http: parts.http,
+            probe: parts.probe,
+            checks,
             started: Instant::now(),
             handover: None,
+            upgrading: false,
             alarms: Vec::new(),
         })
     }
@@ -144,14 +164,7 @@ impl App {
         loop {
             tokio::select! {
                 event = self.events.recv() => match event {
-                    Some(event) => {
-                        let copied = event == Event::Copied;
-                        self.note(event);
-                        if copied {
-                            // The next process has a session of its own, and listens before it acts.
-                            break self.fail("this session is not this process's alone").await;
-                        }
-                    }
+                    Some(event) => self.note(event),
                     None => break self.fail("the protocol's thread died").await,
                 },
                 notice = self.gateway.notices.recv(), if self.gateway.thread.is_some() => {
@@ -160,13 +173,18 @@ impl App {
                         None => break self.fail("the reconciler died").await,
                     }
                 }
-                Some(call) = self.calls.recv() => self.answer(call).await,
+                Some(call) = self.calls.recv() => {
+                    self.answer(call).await;
+                    if self.upgrading {
+                        break self.stop().await;
+                    }
+                }
                 Ok(()) = hooks_done.changed() => {
                     if let Some(done) = hooks_done.borrow_and_update().clone() {
                         self.journal.hooks_done(&done);
                     }
                 }
-                Ok(()) = claims.changed() => self.journal.claims_changed(),
+                Ok(()) = claims.changed() => self.claims_changed(),
                 () = changed(&mut files) => {
                     if let Err(e) = self.take_files().await {
                         error!("a changed file is not applied: {e:#}");
@@ -218,6 +236,14 @@ impl App {
         }
     }
 
+    /// What was sent to clients before a claim was there is lost.
+    fn claims_changed(&mut self) {
+        let Some(term) = self.journal.claims_changed() else { return };
+        if self.gateway.orders.try_send(Order::Kick(term)).is_err() {
+            warn!("the reconciler is too busy to begin handshakes again; clients do it in 15 s");
+        }
+    }
+
     /// The answer to a handover, with what stands between the clients and the new master.
     fn done(&self, to: &str) -> String {
         let alarms = self.alarms.iter().filter(|(name, _)| name == to);
@@ -253,8 +279,14 @@ impl App {
 
     /// Hands over if possible, leaves, says goodbye, runs the `stop` hooks.
     async fn stop(mut self) -> anyhow::Result<ExitCode> {
-        info!("stopping");
-        self.watchdog.stopping();
+        let why = if self.upgrading { "upgrading" } else { "stopping" };
+        info!("{why}");
+        if self.upgrading {
+            // To systemd it is one service that goes on.
+            self.watchdog.keep_fed();
+        } else {
+            self.watchdog.stopping();
+        }
         if let Err(why) = self.command(Command::Stop).await {
             warn!("{why}");
         }
@@ -264,7 +296,7 @@ impl App {
             warn!("no successor answered within {} ms", bound.as_millis());
         }
         // If it could not be verified that nothing acts, the guard tries again: that is what it hears of.
-        let left = self.end("stopping").await;
+        let left = self.end(why).await;
         Ok(if left { ExitCode::SUCCESS } else { ExitCode::from(cli::exit::FAILED) })
     }
 
@@ -310,6 +342,24 @@ impl App {
         self.journal.stop(reason.to_owned(), term, role).await;
         left
     }
+}
+
+/// Starts the health checks, and tells the protocol what they find.
+fn start_checks(
+    config: &Config,
+    endpoints: sync::Endpoints,
+    inputs: &mpsc::Sender<Input>,
+) -> Checks {
+    let (cluster, node) = (config.cluster.name.clone(), config.node().name.clone());
+    let context = checks::Context { cluster, node, endpoints };
+    let checks = Checks::spawn(context, own_checks(config));
+    tokio::spawn(checks::tell(checks.health(), inputs.downgrade()));
+    checks
+}
+
+/// The checks that this node runs: a witness serves nobody.
+fn own_checks(config: &Config) -> Vec<Check> {
+    if config.node().witness { Vec::new() } else { config.checks.clone() }
 }
 
 /// Waits until synced files have changed; for ever if there are none.

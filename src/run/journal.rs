@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 use wgha_proto::{Event, Reason, Role, Term};
 
 use crate::alarm;
@@ -110,7 +110,7 @@ impl Journal {
             }
             Event::Withdrew(term) => info!("no majority for term {term}"),
             Event::Votes(votes) => self.kept.votes(votes.clone()),
-            Event::Copied => error!("this machine was copied, or set back to an earlier state"),
+            Event::Renewed(why) => warn!("a new session: {why}"),
             Event::Stopped => info!("stopped"),
         }
     }
@@ -183,12 +183,13 @@ impl Journal {
         }
     }
 
-    /// A claim's program has ended.
-    pub(super) fn claims_changed(&self) {
-        let Some(last) = self.last.as_ref().filter(|l| l.role == Role::Master) else { return };
+    /// A claim's program has ended. Returns the term if clients can be reached since that could not before.
+    pub(super) fn claims_changed(&self) -> Option<Term> {
+        let last = self.last.as_ref().filter(|l| l.role == Role::Master)?;
         if let Some(took) = self.claims.took(last.level.term) {
             self.events.update(last.id, |kept| kept.claims = Some(phase_ms(took)));
         }
+        self.claims.take_arrived()
     }
 
     /// Takes up new hooks and claims.
@@ -203,7 +204,7 @@ impl Journal {
         tokio::join!(self.claims.stop(), self.hooks.stop(level));
     }
 
-    /// Hooks come after the effects (design §6): `master` once they stand, the others once they
+    /// Hooks come after the effects: `master` once they stand, the others once they
     /// are gone.
     fn run_hooks(&self) {
         let Some(last) = &self.last else { return };

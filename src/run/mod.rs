@@ -3,7 +3,8 @@
 //! Its threads: the protocol's, which never blocks (`daemon.rs`); the gate's (`net/gate/`); the
 //! reconciler's, which changes the machine (`gateway/`); that of the sync channel (`sync/`), and that
 //! of files (`sync/files/`); that which asks the router (`evidence/`); that which answers monitors
-//! (`http/`); that which watches the guard process (`guard/`); and this one: operators, hooks, events.
+//! (`http/`), and that which accepts their connections (`probe.rs`); that which watches the guard process (`guard/`); that which
+//! hears of copies of the machine (`copies.rs`); and this one: operators, hooks, claims, checks, events.
 //! They share bounded channels and watched levels.
 
 use std::convert::Infallible;
@@ -11,8 +12,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, anyhow, bail};
-use ring::rand::{SecureRandom, SystemRandom};
+use anyhow::{Context, bail};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 use wgha_proto::{Boot, LONGEST_LEASE, VoteRecord, WireguardKind};
@@ -21,6 +21,8 @@ use crate::cli;
 use crate::clock::Stamps;
 use crate::config::{BackendChoice, Config};
 use crate::control::server;
+use crate::copies;
+use crate::daemon::draw;
 use crate::gateway::ledger::Ledger;
 use crate::gateway::machine::Shared;
 use crate::gateway::view::SharedView;
@@ -29,20 +31,26 @@ use crate::http::{self, Http, Vital};
 use crate::log;
 use crate::net::Netlink;
 use crate::net::gate::{Gate, Permit};
+use crate::probe::Probe;
 use crate::setup::Setup;
 use crate::state::StateDir;
 use crate::sync;
+use crate::user;
 use crate::wireguard;
 
 mod app;
 mod journal;
 mod picture;
+pub mod several;
 mod threads;
 mod watchdog;
 
 use app::App;
 pub(crate) use journal::hook_context;
-use threads::{start_evidence, start_gate, start_gateway, start_protocol, start_sync};
+pub(crate) use threads::longest_end;
+use threads::{
+    start_arbiter, start_evidence, start_gate, start_gateway, start_protocol, start_sync,
+};
 
 /// Orders to the reconciler, notices from it, and requests of operators that may wait.
 const QUEUE: usize = 64;
@@ -69,6 +77,10 @@ pub fn run(
     };
     for warning in &setup.warnings {
         warn!("{warning}");
+    }
+    if !user::is_as_configured(&setup.config) {
+        error!("[cluster] user changed while this process started");
+        return Ok(ExitCode::from(cli::exit::FAILED));
     }
     serve(path, node, setup, take_over, line).or_else(|why| {
         error!("{why:#}");
@@ -116,18 +128,23 @@ async fn start(
     let stamps = Stamps::default();
     let handle =
         start_protocol(&setup, wireguard, boot, stamps.clone(), permit.clone(), Arc::clone(&line))?;
+    copies::watch(&handle.inputs);
     let view = SharedView::default();
     let setup = Arc::new(setup);
     let endpoints = sync::Endpoints::default();
     let (sync, files) = start_sync(&setup, &endpoints, &state, &handle)?;
     let evidence = start_evidence(&setup, &endpoints, &handle, &state)?;
+    let arbiter = start_arbiter(&setup, &handle)?;
     let turns = Arc::clone(&handle.turns);
-    let shared = Shared { view: view.clone(), endpoints, stamps, turns };
+    let shared = Shared { view: view.clone(), endpoints: endpoints.clone(), stamps, turns };
     let gateway = start_gateway(&setup, &ledger, shared, &handle, gate)?;
     let (calls_tx, calls) = mpsc::channel(QUEUE);
     tokio::spawn(server::serve(listener, calls_tx.clone()));
-    let vital = Arc::new(Vital::new(&handle, permit));
-    let mut http = Http::new(vital, calls_tx);
+    let vital = Vital::new(&handle, permit);
+    let mut probe = Probe::new(vital.clone());
+    // A witness is never master.
+    probe.follow(setup.config.probe.filter(|_| !setup.config.node().witness))?;
+    let mut http = Http::new(Arc::new(vital), calls_tx);
     http_socket.map(|socket| http.serve(socket)).transpose()?;
     introduce(&setup.config);
     let app = App::new(app::Parts {
@@ -142,10 +159,13 @@ async fn start(
         view,
         sync,
         evidence,
+        arbiter,
         files,
         calls,
         line,
         http,
+        probe,
+        endpoints,
     });
     app.context("cannot start the thread that keeps the state, or watch the guard")
 }
@@ -179,17 +199,13 @@ fn boot(state: &StateDir, setup: &Setup) -> anyhow::Result<Boot> {
             info!("no memory of votes: this node does not vote for {} s", LONGEST_LEASE.as_secs());
         }
     }
-    let random = SystemRandom::new();
-    let mut boot = Boot {
-        session: [0; 16],
-        obituary_secret: [0; 32],
+    Ok(Boot {
+        session: *draw().context("no random numbers")?,
+        obituary_secret: *draw().context("no random numbers")?,
         highest_term: state.highest_term(),
         maintenance: state.maintenance(),
         votes,
-    };
-    random.fill(&mut boot.session).map_err(|_| anyhow!("no random numbers"))?;
-    random.fill(&mut boot.obituary_secret).map_err(|_| anyhow!("no random numbers"))?;
-    Ok(boot)
+    })
 }
 
 /// The first start on a machine where the interface is up already: wg-quick's, most likely. Taking

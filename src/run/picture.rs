@@ -1,11 +1,15 @@
 //! Puts `wgha status` together from what the node, the reconciler and the hooks know.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use wgha_proto::{LeaseSnapshot, PeerSnapshot, Role, Snapshot, Time, WireguardKind};
+use wgha_proto::{
+    LeaseCounts, LeaseSnapshot, PathSnapshot, PeerSnapshot, Role, Snapshot, Time, WireguardKind,
+};
 
 use crate::alarm;
-use crate::clock;
+use crate::arbiter;
+use crate::clock::{self, millis};
 use crate::config::{self, Config};
 use crate::daemon::Picture;
 use crate::events::rfc3339;
@@ -15,8 +19,8 @@ use crate::hooks::HookResult;
 use crate::link;
 use crate::net::gate;
 use crate::status::{
-    Changes, Evidence, EvidenceSource, FloatingIp, Gate, Hook, Lease, Node, Path, Status, Sync,
-    Wireguard,
+    Arbiter, Changes, Evidence, EvidenceSource, FloatingIp, Gate, Hook, Lease, Node, Path, Status,
+    Sync, Wireguard,
 };
 use crate::sync;
 
@@ -62,6 +66,7 @@ pub(super) fn status(
         gate: None,
         no_gate: None,
         evidence: Evidence::default(),
+        arbiter: None,
         realtime: picture.realtime.clone(),
         changes: Changes::default(),
     }
@@ -74,7 +79,7 @@ fn warnings(node: &Snapshot) -> Vec<String> {
     };
     let blocked = node.lease.as_ref().is_some_and(|lease| lease.blocked);
     let blocked = blocked.then(|| {
-        "the config's voters wait in vain: change one node at a time, or see `wgha reload --force-voters`"
+        "the config's voters wait in vain: change one node at a time (none while an etcd votes), or see `wgha reload --force-voters`"
             .to_owned()
     });
     node.peers.iter().flat_map(of).chain(blocked).collect()
@@ -111,6 +116,26 @@ pub(super) fn add_gate(status: &mut Status, gate: Option<&gate::Monitor>, now: T
     }
     status.no_gate = health.process_only;
     *status.link.entry("restored".to_owned()).or_default() += health.restored;
+}
+
+/// Adds what is known of the etcd that votes; `asked` is `None` on a witness.
+pub(super) fn add_arbiter(status: &mut Status, asked: Option<&arbiter::Picture>, node: &Snapshot) {
+    let voter = node.lease.as_ref().and_then(|lease| lease.arbiter.as_ref());
+    let asked = asked.filter(|asked| !asked.endpoint.is_empty());
+    if voter.is_none() && asked.is_none() {
+        return;
+    }
+    let asked = asked.cloned().unwrap_or_default();
+    status.arbiter = Some(Arbiter {
+        kind: "etcd".to_owned(),
+        endpoint: asked.endpoint,
+        reachable: asked.reachable,
+        wanted: voter.is_some_and(|voter| voter.wanted),
+        held: voter.is_some_and(|voter| voter.held),
+        last_error: asked.last_error,
+        requests: asked.requests.0,
+        failed: asked.requests.1,
+    });
 }
 
 /// Adds what is known of outside evidence; a witness asks nobody.
@@ -154,9 +179,14 @@ fn exclusive(config: &Config, lease: Option<&LeaseSnapshot>) -> String {
             format!("yes (lease of {} of {} voters)", lease.majority, lease.voters.len())
         }
         None if config.needs_majority() => "no (not every node has this config yet)".to_owned(),
-        None if config.nodes.len() <= 2 => "no (two voters)".to_owned(),
+        None if config.voters() <= 2 => "no (two voters)".to_owned(),
         None => "no (quorum = \"none\")".to_owned(),
     }
+}
+
+/// The arbiter is known by what it is, without the set of nodes that it votes for.
+pub(super) fn voter(name: &str) -> String {
+    if name.starts_with("@etcd.") { "@etcd".to_owned() } else { name.to_owned() }
 }
 
 fn lease(lease: Option<&LeaseSnapshot>) -> Lease {
@@ -164,22 +194,35 @@ fn lease(lease: Option<&LeaseSnapshot>) -> Lease {
     Lease {
         held: lease.held,
         expires_ms: Some(lease.permitted.map_or(0, millis)),
-        votes: lease.votes.clone(),
-        voters: lease.voters.clone(),
+        votes: lease.votes.iter().map(|name| voter(name)).collect(),
+        voters: lease.voters.iter().map(|name| voter(name)).collect(),
         pending: lease.pending,
         abstains_ms: lease.abstains.map(millis),
+        counts: lease_counts(lease.counts),
     }
+}
+
+fn lease_counts(counts: LeaseCounts) -> BTreeMap<String, u64> {
+    let LeaseCounts { granted, refused, won, lost } = counts;
+    [("granted", granted), ("refused", refused), ("won", won), ("lost", lost)]
+        .map(|(name, count)| (name.to_owned(), count))
+        .into()
 }
 
 fn nodes(config: &Config, picture: &Picture) -> Vec<Node> {
     let me = config.node();
-    let mut peers = picture.node.peers.iter();
+    let mut peers = picture.node.peers.iter().zip(&picture.floating);
     let mut all = Vec::with_capacity(config.nodes.len());
     for node in &config.nodes {
         if node.name == me.name {
             all.push(myself(node, picture));
-        } else if let Some(peer) = peers.next() {
-            all.push(other(me, node, peer));
+        } else if let Some((peer, floating)) = peers.next() {
+            let mut entry = other(me, node, peer);
+            // It leads to whoever is master.
+            if peer.role == Some(Role::Master) {
+                entry.paths.extend(floating_paths(config, node, floating));
+            }
+            all.push(entry);
         }
     }
     all
@@ -210,6 +253,14 @@ fn myself(node: &config::Node, picture: &Picture) -> Node {
             .map(|a| Path { address: a.send.to_string(), alive: bound(a), ..Path::default() })
             .collect(),
     }
+}
+
+fn floating_paths(config: &Config, node: &config::Node, known: &[(u8, PathSnapshot)]) -> Vec<Path> {
+    let one = |(number, address): (u8, std::net::SocketAddr)| {
+        let (_, picture) = known.iter().find(|(known, _)| *known == number)?;
+        Some(Path { floating: true, ..Path::from_peer(address.to_string(), *picture) })
+    };
+    link::floating_routes(config, node).filter_map(one).collect()
 }
 
 fn other(me: &config::Node, node: &config::Node, peer: &PeerSnapshot) -> Node {
@@ -251,7 +302,7 @@ fn wireguard(config: &Config, kind: WireguardKind, view: &View, now: Time) -> Ve
     config.wireguard.iter().enumerate().map(entry).collect()
 }
 
-fn counters(picture: &Picture, view: &View) -> std::collections::BTreeMap<String, u64> {
+fn counters(picture: &Picture, view: &View) -> BTreeMap<String, u64> {
     let link = &picture.link;
     [
         ("sent", link.sent),
@@ -266,10 +317,6 @@ fn counters(picture: &Picture, view: &View) -> std::collections::BTreeMap<String
     ]
     .map(|(name, count)| (name.to_owned(), count))
     .into()
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn nanos(duration: Duration) -> i64 {

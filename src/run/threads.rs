@@ -10,7 +10,9 @@ use tracing::{error, info, warn};
 use wgha_proto::{Boot, Node, WireguardKind};
 
 use super::QUEUE;
+use crate::arbiter;
 use crate::clock::{self, Stamps};
+use crate::config::Config;
 use crate::daemon::{self, Daemon};
 use crate::evidence;
 use crate::gateway::ledger::Ledger;
@@ -20,6 +22,7 @@ use crate::guard::Line;
 use crate::link::Link;
 use crate::net::gate::{self, Gate, Permit};
 use crate::priority;
+use crate::process::GRACE;
 use crate::realtime::Realtime;
 use crate::setup::Setup;
 use crate::state::StateDir;
@@ -30,6 +33,18 @@ const FINISH: Duration = Duration::from_secs(70);
 
 /// How long a thread may take to start.
 const START: Duration = Duration::from_secs(5);
+
+/// The end of a process that has nothing left to wait for.
+const EXIT: Duration = Duration::from_secs(10);
+
+/// The longest that a daemon takes to end once its loop does: the reconciler, then claims and `stop` hooks.
+pub(crate) fn longest_end(config: &Config) -> Duration {
+    let hooks = config.hooks.iter().map(|hook| hook.timeout);
+    let claims = config.claims.iter().map(|claim| claim.timeout);
+    // One more, which is cut off, may run before them.
+    let runs: Duration = hooks.chain(claims).map(|timeout| timeout + GRACE * 2).sum();
+    START + FINISH + runs + GRACE * 2 + EXIT
+}
 
 /// Builds the gate, shut, before anything could act. A witness has none.
 pub(super) fn start_gate(
@@ -50,7 +65,8 @@ pub(super) fn start_gate(
             applied.gates.push(name.clone());
         }
     })?;
-    let gate = Gate::start(&name, gateway::gate::plan(setup), permit.clone());
+    let (plan, realtime) = (gateway::gate::plan(setup), config.cluster.realtime);
+    let gate = Gate::start(&name, plan, permit.clone(), realtime);
     gate.map(Some).context("cannot start the gate's thread")
 }
 
@@ -77,7 +93,7 @@ pub(super) fn start_protocol(
             warn!("{missing}");
         }
         runtime.block_on(async {
-            let link = Link::open(&config);
+            let link = Link::open(&config, puts_up.listen_ports());
             if let Some(address) = link.taken() {
                 // Deaf to the others it would soon be master beside whoever has the address.
                 let taken = anyhow!("{address} is in use by another process");
@@ -168,6 +184,19 @@ pub(super) fn start_evidence(
     let tunnel = endpoints.received();
     let started = evidence::start(settings, inputs, wanted, tunnel, Arc::clone(state));
     started.map(Some).context("cannot start the thread of the evidence")
+}
+
+/// Starts what asks etcd for its vote. A witness asks for none.
+pub(super) fn start_arbiter(
+    setup: &Setup,
+    handle: &daemon::Handle,
+) -> anyhow::Result<Option<arbiter::Handle>> {
+    if setup.config.node().witness {
+        return Ok(None);
+    }
+    let settings = arbiter::Settings::new(&setup.config);
+    let started = arbiter::start(settings, handle.inputs.downgrade(), handle.arbiter.clone());
+    started.map(Some).context("cannot start the thread of the arbiter")
 }
 
 /// Starts the reconciler with a runtime of its own, so that neither the log's disk nor an operator

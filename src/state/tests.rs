@@ -27,6 +27,19 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
+/// A directory that this process had. A program that another test starts holds the lock that was let go until it runs.
+pub(crate) fn reopen(path: &Path) -> StateDir {
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    loop {
+        match StateDir::open(path) {
+            Err(StateError::InUse { .. }) if std::time::Instant::now() < end => {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
 #[test]
 fn what_is_kept_survives_a_restart() {
     let tmp = tempfile::tempdir().unwrap();
@@ -38,7 +51,7 @@ fn what_is_kept_survives_a_restart() {
     dir.set_maintenance(true).unwrap();
     dir.set_applied(&applied()).unwrap();
     drop(dir);
-    let dir = StateDir::open(&path).unwrap();
+    let dir = reopen(&path);
     assert_eq!((dir.highest_term(), dir.maintenance()), (u64::MAX, true));
     assert_eq!(dir.applied(), Some(applied()));
 }
@@ -68,7 +81,7 @@ fn a_second_daemon_is_refused_by_name() {
     );
     assert_eq!(refused, expected);
     drop(first);
-    StateDir::open(tmp.path()).unwrap();
+    reopen(tmp.path());
 }
 
 #[test]
@@ -110,6 +123,69 @@ fn fields_of_another_version_do_not_matter() {
     fs::write(tmp.path().join("applied.json"), json).unwrap();
     let read = dir.applied().unwrap();
     assert_eq!((read.reserved_ports, read.interfaces[0].name.as_str()), (vec![7], "wg0"));
+}
+
+#[test]
+fn the_record_of_a_dead_process_is_read_without_its_lock() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = StateDir::open(tmp.path()).unwrap();
+    assert_eq!(StateDir::applied_of(tmp.path()).unwrap(), Some(Applied::default()));
+    let record = Applied { gates: vec!["wgha_edge".to_owned()], ..Applied::default() };
+    dir.set_applied(&record).unwrap();
+    assert_eq!(StateDir::applied_of(tmp.path()).unwrap(), Some(record));
+    let file = tmp.path().join("applied.json");
+    fs::write(&file, "{").unwrap();
+    assert_eq!(StateDir::applied_of(tmp.path()).unwrap(), None);
+    assert!(file.exists(), "whoever has the lock sets it aside");
+    // What cannot be read is not a machine that has nothing.
+    for no_directory in [tmp.path().join("missing"), file] {
+        let refused = StateDir::applied_of(&no_directory);
+        assert!(matches!(refused, Err(StateError::Io { .. })), "{refused:?}");
+    }
+}
+
+#[test]
+fn what_acts_is_compared_and_nothing_else() {
+    let interface = |name: &str, listen_port| AppliedInterface {
+        name: name.to_owned(),
+        listen_port,
+        ..AppliedInterface::default()
+    };
+    let ip = AppliedAddress {
+        address: "203.0.113.10".parse().unwrap(),
+        prefix: 32,
+        interface: "eth0".to_owned(),
+    };
+    let all = Applied {
+        interfaces: vec![interface("wg0", Some(51820))],
+        floating_ips: vec![ip.clone()],
+        reserved_ports: vec![51820],
+        gates: vec!["wgha_edge".to_owned()],
+    };
+    let with = |change: fn(&mut Applied)| {
+        let mut other = all.clone();
+        change(&mut other);
+        other
+    };
+    let same: [fn(&mut Applied); 4] = [
+        |_| {},
+        |a| *a = Applied::default(),
+        |a| a.reserved_ports.push(1),
+        |a| a.interfaces[0].post_up_ran = true,
+    ];
+    for change in same {
+        assert!(with(change).acts_within(&all), "{:?}", with(change));
+    }
+    let more: [fn(&mut Applied); 5] = [
+        |a| a.interfaces[0].name = "wg1".to_owned(),
+        |a| a.interfaces[0].listen_port = Some(51821),
+        |a| a.interfaces[0].listen_port = None,
+        |a| a.floating_ips[0].interface = "eth1".to_owned(),
+        |a| a.gates.push("wgha_other".to_owned()),
+    ];
+    for change in more {
+        assert!(!with(change).acts_within(&all), "{:?}", with(change));
+    }
 }
 
 /// A file system of 64 KiB, unmounted at the end. Needs root, as all of wgha does.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{Node, Path, Status};
+use super::{Arbiter, Node, Path, Status};
 
 /// The widest line.
 const WIDTH: usize = 80;
@@ -51,9 +51,27 @@ fn head(page: &mut Page, s: &Status, now: SystemTime) {
         let held = if s.lease.held { "held" } else { "not held" };
         page.line(&format!("  lease      {held}, {ms} ms left"));
     }
+    if let Some(arbiter) = &s.arbiter {
+        page.line(&format!("  etcd       {}", etcd(arbiter)));
+    }
     let up = span(Duration::from_secs(s.uptime_seconds));
     let version = if s.version.is_empty() { "" } else { ", wgha " };
     page.line(&format!("  running    for {up}{version}{}", s.version));
+}
+
+/// Whether it answers, and whose its vote is.
+fn etcd(a: &Arbiter) -> String {
+    let vote = match (a.held, a.wanted) {
+        (true, _) => "its vote is held",
+        (false, true) => "its vote is asked for",
+        (false, false) => "its vote is not needed",
+    };
+    match (&a.last_error, a.reachable) {
+        (Some(why), _) => format!("DOES NOT VOTE: {why}"),
+        (None, Some(_)) => format!("{} answers, {vote}", a.endpoint),
+        (None, None) if a.endpoint.is_empty() => "votes; gateways ask it".to_owned(),
+        (None, None) => format!("{} not asked yet", a.endpoint),
+    }
 }
 
 /// Whether something outside answers, and what. Nothing of a witness.
@@ -81,17 +99,30 @@ fn nodes(page: &mut Page, s: &Status) {
     for warning in &s.warnings {
         page.line(&format!("! {warning}"));
     }
-    let worth = |n: &&Node| n.paths.len() > 1 || one_way(n);
+    let worth = |n: &&Node| own(n).count() > 1 || one_way(n) || by_floating(n);
     let paths = s.nodes.iter().filter(worth).flat_map(|n| n.paths.iter().map(move |p| (n, p)));
     page.rows(
         &["PATH TO", "STATE", "ADDRESS"],
-        paths.map(|(n, p)| vec![n.name.clone(), path_state(p).to_owned(), p.address.clone()]),
+        paths.map(|(n, p)| {
+            let address = p.address.clone() + if p.floating { " (floating)" } else { "" };
+            vec![n.name.clone(), path_state(p).to_owned(), address]
+        }),
     );
+}
+
+/// The paths to a node's own addresses.
+fn own(n: &Node) -> impl Iterator<Item = &Path> {
+    n.paths.iter().filter(|p| !p.floating)
+}
+
+/// It is heard over a floating IP alone.
+fn by_floating(n: &Node) -> bool {
+    n.paths.iter().any(|p| p.floating && p.alive) && !own(n).any(|p| p.alive)
 }
 
 /// Only one direction of some path works.
 fn one_way(n: &Node) -> bool {
-    n.paths.iter().any(|p| matches!(p.broken.as_deref(), Some("receive" | "send")))
+    own(n).any(|p| matches!(p.broken.as_deref(), Some("receive" | "send")))
 }
 
 /// Seen from here.

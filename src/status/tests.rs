@@ -1,6 +1,6 @@
 use std::time::{Duration, UNIX_EPOCH};
 
-use wgha_proto::PathSnapshot;
+use wgha_proto::{PathSnapshot, PeerSnapshot};
 
 use super::*;
 
@@ -183,7 +183,8 @@ fn the_json_has_the_fields_of_the_contract() {
 fn the_json_reads_back_and_extensions_are_optional() {
     let mut json = serde_json::to_value(sample()).unwrap();
     assert_eq!(serde_json::from_value::<Status>(json.clone()).unwrap(), sample());
-    for extension in ["version", "held_back", "refusals", "link", "evidence", "changes"] {
+    for extension in ["version", "held_back", "refusals", "link", "evidence", "arbiter", "changes"]
+    {
         json.as_object_mut().unwrap().remove(extension).unwrap();
     }
     assert!(serde_json::from_value::<Status>(json).is_ok());
@@ -282,6 +283,29 @@ fn a_peer_is_shown_as_the_protocol_sees_it() {
     assert_eq!(alive, [true, false], "a path that the protocol does not know is not alive");
     let silent = PeerSnapshot { last_heard: None, ..peer };
     assert_eq!(Node::from_peer(&silent, &[]).loss, None, "nothing was sent to us to be lost");
+}
+
+#[test]
+fn the_table_says_what_etcd_does() {
+    let mut status = sample();
+    assert!(!table(&status, UNIX_EPOCH).contains("  etcd "));
+    let asked = Arbiter { endpoint: "https://e:2379".into(), ..Arbiter::default() };
+    let up = Arbiter { reachable: Some(true), ..asked.clone() };
+    for (arbiter, expected) in [
+        (Arbiter::default(), "votes; gateways ask it"),
+        (asked.clone(), "https://e:2379 not asked yet"),
+        (up.clone(), "https://e:2379 answers, its vote is not needed"),
+        (Arbiter { wanted: true, ..up.clone() }, "https://e:2379 answers, its vote is asked for"),
+        (Arbiter { held: true, ..up.clone() }, "https://e:2379 answers, its vote is held"),
+        (
+            Arbiter { reachable: Some(false), last_error: Some("no".into()), ..asked },
+            "DOES NOT VOTE: no",
+        ),
+    ] {
+        status.arbiter = Some(arbiter);
+        let text = table(&status, UNIX_EPOCH);
+        assert!(text.contains(&format!("\n  etcd       {expected}\n")), "{text}");
+    }
 }
 
 #[test]

@@ -88,8 +88,31 @@ pub struct Table {
     acting: bool,
     /// A snapshot that is not complete yet.
     pending: Option<Peers>,
-    /// When its device was last polled in this term, and the bytes that it had received.
-    polled: Option<(Time, u64)>,
+    /// The last poll of its device in this term.
+    polled: Option<Polled>,
+    /// When a poll of this term last found a handshake that the one before had not.
+    shaken: Option<Time>,
+}
+
+/// What a poll of the device counted.
+#[derive(Clone, Copy, Debug)]
+struct Polled {
+    at: Time,
+    /// Received bytes of all peers.
+    bytes: u64,
+    /// The sum of all peers' times of handshake: another one means that somebody shook hands, whatever the wall clock does.
+    handshakes: i64,
+}
+
+impl Polled {
+    fn new(states: &[PeerState]) -> Polled {
+        let handshake = |state: &PeerState| state.last_handshake.map_or(0, wall_ns);
+        Polled {
+            at: clock::now(),
+            bytes: states.iter().fold(0, |sum, state| sum.wrapping_add(state.received)),
+            handshakes: states.iter().fold(0, |sum, state| sum.wrapping_add(handshake(state))),
+        }
+    }
 }
 
 impl Table {
@@ -169,6 +192,14 @@ impl Endpoints {
         self.received.subscribe()
     }
 
+    /// Time since a client last shook hands with this node as master; `None` while it is not, or before the first of the term.
+    #[must_use]
+    pub fn since_handshake(&self, interface: &str) -> Option<Duration> {
+        let tables = self.lock();
+        let shaken = tables.get(interface).filter(|table| table.acting)?.shaken?;
+        Some(clock::now().since(shaken))
+    }
+
     /// Marked as changed with every change of any table.
     #[must_use]
     pub fn changed(&self) -> watch::Receiver<()> {
@@ -190,7 +221,7 @@ impl Endpoints {
     pub fn begin(&self, interface: &str, term: Term) {
         self.change(interface, |table| {
             (table.acting, table.term, table.origin) = (true, term, Origin::Own);
-            (table.pending, table.polled) = (None, None);
+            (table.pending, table.polled, table.shaken) = (None, None, None);
             true
         });
     }
@@ -222,10 +253,13 @@ impl Endpoints {
             let peers = states.iter().take(MAX_PEERS).map(known).collect();
             table.replace(peers);
             table.completed();
-            let bytes = states.iter().fold(0, |sum: u64, state| sum.wrapping_add(state.received));
-            let before = table.polled.replace((clock::now(), bytes));
+            let now = Polled::new(states);
+            let before = table.polled.replace(now);
             // They came at some time after the last poll: what came earlier was counted then.
-            since = before.filter(|(_, counted)| bytes > *counted).map(|(at, _)| at);
+            since = before.filter(|before| now.bytes > before.bytes).map(|before| before.at);
+            if before.is_some_and(|before| now.handshakes != before.handshakes) {
+                table.shaken = Some(now.at);
+            }
             true
         });
         if since.is_some() {

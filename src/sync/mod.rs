@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use tokio::sync::{mpsc, oneshot};
@@ -23,6 +23,7 @@ use zeroize::Zeroizing;
 use self::channel::Refusal;
 use crate::config;
 use crate::setup::Setup;
+use crate::shared::Shared;
 use crate::state::StateDir;
 
 pub mod channel;
@@ -72,7 +73,7 @@ impl Settings {
 
 /// What became of connections, for status.
 #[derive(Clone, Debug, Default)]
-pub struct View(Arc<Mutex<Picture>>);
+pub struct View(Shared<Picture>);
 
 /// See [`View`].
 #[derive(Clone, Debug, Default)]
@@ -88,21 +89,22 @@ impl View {
     /// The picture now.
     #[must_use]
     pub fn look(&self) -> Picture {
-        self.lock().clone()
+        self.0.look()
     }
 
     fn connected(&self, peer: &str) {
-        *self.lock().connected.entry(peer.to_owned()).or_default() += 1;
+        self.0.draw(|picture| *picture.connected.entry(peer.to_owned()).or_default() += 1);
     }
 
     fn disconnected(&self, peer: &str) {
-        let mut picture = self.lock();
-        if let Some(count) = picture.connected.get_mut(peer) {
-            *count -= 1;
-            if *count == 0 {
-                picture.connected.remove(peer);
+        self.0.draw(|picture| {
+            if let Some(count) = picture.connected.get_mut(peer) {
+                *count -= 1;
+                if *count == 0 {
+                    picture.connected.remove(peer);
+                }
             }
-        }
+        });
     }
 
     /// A network that fails is no refusal.
@@ -113,12 +115,7 @@ impl View {
     }
 
     fn refused(&self, word: &'static str) {
-        *self.lock().refusals.entry(word).or_default() += 1;
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Picture> {
-        // Plain counters: a panic elsewhere does not spoil them.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.draw(|picture| *picture.refusals.entry(word).or_default() += 1);
     }
 }
 

@@ -19,6 +19,7 @@ use ipnet::IpNet;
 use zeroize::Zeroizing;
 
 use super::key::{PublicKey, SecretKey};
+use crate::bounded;
 
 mod check;
 mod lines;
@@ -197,7 +198,6 @@ impl Peer {
 }
 
 fn read(path: &Path) -> std::io::Result<(Zeroizing<String>, bool)> {
-    use std::io::Read as _;
     use std::os::unix::fs::PermissionsExt as _;
 
     let file = std::fs::File::open(path)?;
@@ -205,12 +205,6 @@ fn read(path: &Path) -> std::io::Result<(Zeroizing<String>, bool)> {
     if !meta.is_file() {
         return Err(std::io::Error::other("not a regular file"));
     }
-    if meta.len() > MAX_FILE_LEN {
-        return Err(std::io::Error::other(format!("longer than {MAX_FILE_LEN} bytes")));
-    }
-    // Room for all of it at once: a string that grows leaves copies of the key behind.
-    let room = usize::try_from(meta.len()).unwrap_or(0).saturating_add(1);
-    let mut text = Zeroizing::new(String::with_capacity(room));
-    file.take(MAX_FILE_LEN).read_to_string(&mut text)?;
+    let text = bounded::secret_text(&file, MAX_FILE_LEN)?;
     Ok((text, meta.permissions().mode() & 0o007 != 0))
 }

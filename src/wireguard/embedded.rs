@@ -157,6 +157,15 @@ impl Backend for EmbeddedBackend {
         }
     }
 
+    /// gotatun begins no handshake while one is unanswered, and suspended forgets them all.
+    async fn forget_unanswered(&mut self) -> Result<(), WgError> {
+        let Some(conf) = self.conf.clone() else { return Err(WgError::NotStaged) };
+        self.settled.store(false, Ordering::Relaxed);
+        self.engine.suspend().await?;
+        let configured = self.engine.configure(&conf, Keepalives::Off).await;
+        self.engine.resume(self.source).await.and(configured)
+    }
+
     async fn state(&mut self) -> Result<DeviceState, WgError> {
         let found = self.netdev.find_own(&Kind::Tun).await?;
         let snapshot = self.engine.read().await?;
@@ -207,7 +216,8 @@ impl Backend for EmbeddedBackend {
 }
 
 async fn peers(engine: &Engine) -> Result<Vec<PeerState>, WgError> {
-    Ok(engine.read().await?.map(|s| peer_states(s.device.peers)).unwrap_or_default())
+    let snapshot = engine.read().await?.ok_or(WgError::NotStaged)?;
+    Ok(peer_states(snapshot.device.peers))
 }
 
 /// Asks the same worker, so that it sees all calls in their order.

@@ -14,8 +14,8 @@ use wgha_proto::WireguardKind;
 
 use super::conf::WgConf;
 use super::device::{Found, Kind, Netdev};
-use super::key::KEY_LEN;
-use super::plan::{self, Device, Keepalives, Moves, peer_states, plan};
+use super::key::{KEY_LEN, SecretKey};
+use super::plan::{self, Change, Device, Keepalives, Moves, peer_states, plan};
 use super::wgnl::Wgnl;
 use super::{Backend, DeviceState, Kick, Live, PeerState, Source, WgError};
 
@@ -202,6 +202,19 @@ impl Backend for KernelBackend {
         }
     }
 
+    /// The kernel begins a handshake with a peer once in 5 s (REKEY_TIMEOUT), whoever asks. It forgets when it did where its
+    /// private key changes: so it has none for a moment. Should it stay so, the next look puts it back.
+    async fn forget_unanswered(&mut self) -> Result<(), WgError> {
+        let Some(conf) = self.conf.clone() else { return Err(WgError::NotStaged) };
+        self.settled.store(false, Ordering::Relaxed);
+        // A keepalive that is there already would not appear.
+        self.configure(&conf, Keepalives::Off).await?;
+        for key in [SecretKey::new([0; KEY_LEN]), conf.private_key] {
+            self.apply(&Change { private_key: Some(key), ..Change::default() }).await?;
+        }
+        Ok(())
+    }
+
     async fn state(&mut self) -> Result<DeviceState, WgError> {
         let Some(found) = self.netdev.find_own(&Kind::Wireguard).await? else {
             return Ok(DeviceState { exists: false, up: false, staged: false });
@@ -218,7 +231,7 @@ impl Backend for KernelBackend {
 
     async fn peers(&mut self) -> Result<Vec<PeerState>, WgError> {
         if self.find().await?.is_none() {
-            return Ok(Vec::new());
+            return Err(WgError::NotStaged);
         }
         Ok(peer_states(self.read().await?.peers))
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// Length of every WireGuard key in bytes.
 pub const KEY_LEN: usize = 32;
@@ -47,7 +47,7 @@ impl SecretKey {
     /// Reads 44 characters of base64; `None` if they are anything else.
     #[must_use]
     pub fn from_base64(text: &str) -> Option<Self> {
-        decode(text).map(Self)
+        decode(text).map(|bytes| Self(*Zeroizing::new(bytes)))
     }
 
     /// The bytes, for the one who needs them.

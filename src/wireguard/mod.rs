@@ -83,10 +83,18 @@ pub trait Backend: Send + Sync {
     /// and endpoints. Needs no `stage` before.
     async fn down(&mut self) -> Result<(), WgError>;
 
+    /// Forgets that handshakes were begun, on a device that is up: those that [`Live::kick`] begins next are sent, although
+    /// others are unanswered, which an implementation repeats after 5 s and not before. Sessions may end: for devices where no
+    /// client is back.
+    async fn forget_unanswered(&mut self) -> Result<(), WgError>;
+
     /// What the device is now, asked from the system, not remembered.
     async fn state(&mut self) -> Result<DeviceState, WgError>;
 
-    /// Every peer with endpoint and last handshake; empty if there is no device.
+    /// Every peer with endpoint and last handshake.
+    ///
+    /// # Errors
+    /// [`WgError::NotStaged`] if there is no device: that nobody is known to it says nothing of where peers are.
     async fn peers(&mut self) -> Result<Vec<PeerState>, WgError>;
 
     /// The device for those who speak to it while it is up, beside the owner of this.

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use super::Source;
 
 /// Ports that the kernel must not hand out by itself, of this network namespace.
-const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
+pub const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 
 /// Adds the port to `net.ipv4.ip_local_reserved_ports`, keeping what others put there: the default
 /// port 51820 lies in the range that any socket may be given. False if it was there.
@@ -41,7 +41,7 @@ pub fn unreserve(port: u16) -> io::Result<()> {
 fn without_reserved(list: &str, port: u16) -> Option<String> {
     let mut kept = Vec::new();
     let mut found = false;
-    for item in list.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+    for item in items(list) {
         let Some(range) = range(item).filter(|range| range.contains(&port)) else {
             kept.push(item.to_owned());
             continue;
@@ -63,12 +63,21 @@ fn shown(range: RangeInclusive<u16>) -> String {
 
 /// The list with the port added; `None` if it is covered.
 fn with_reserved(list: &str, port: u16) -> Option<String> {
-    let items = list.split(',').map(str::trim).filter(|item| !item.is_empty());
-    if items.clone().filter_map(range).any(|range| range.contains(&port)) {
+    if is_reserved(list, port) {
         return None;
     }
     let port = port.to_string();
-    Some(items.chain([port.as_str()]).collect::<Vec<_>>().join(","))
+    Some(items(list).chain([port.as_str()]).collect::<Vec<_>>().join(","))
+}
+
+/// Whether a list as in [`RESERVED`] has the port.
+#[must_use]
+pub fn is_reserved(list: &str, port: u16) -> bool {
+    items(list).filter_map(range).any(|range| range.contains(&port))
+}
+
+fn items(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').map(str::trim).filter(|item| !item.is_empty())
 }
 
 fn range(item: &str) -> Option<RangeInclusive<u16>> {

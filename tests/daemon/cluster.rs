@@ -16,9 +16,9 @@ use serde_json::Value;
 /// No test waits longer for one thing; all of them normally take well below a second.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Heartbeats of 100 ms and a detection time of 300 ms: failovers are short, and a busy machine may
+/// Heartbeats of 100 ms and a detection time of 800 ms: failovers are short, and a busy machine may
 /// bring one that nobody asked for.
-pub(crate) const QUICK: (&str, u8) = ("100ms", 3);
+pub(crate) const QUICK: (&str, u8) = ("100ms", 8);
 
 /// A detection time of 1.6 s, for tests in which nothing may be missed.
 pub(crate) const CALM: (&str, u8) = ("200ms", 8);
@@ -87,6 +87,14 @@ impl Cluster {
         let host = u8::try_from(self.nodes.len() + 1).unwrap();
         let bind = self.address(host);
         self.nodes.push(Spec { name, priority, witness, bind, send: bind });
+    }
+
+    /// Makes the key file of a witness.
+    pub(crate) fn witness_key(&self, name: &str) {
+        let (out, from) = (self.path(&format!("{name}.key")), self.path("cluster.key"));
+        let paths = (out.to_str().unwrap(), from.to_str().unwrap());
+        let made = run(["keygen", "--out", paths.0, "--witness-from", paths.1]);
+        assert!(made.status.success(), "{made:?}");
     }
 
     /// An address on the loopback. The port is below the ephemeral ones, and together with the
@@ -227,6 +235,15 @@ impl Daemon {
         Daemon { name, config, log, process }
     }
 
+    /// Hands over; asks again where the other one is too busy to answer in time. Returns what was said.
+    #[track_caller]
+    pub(crate) fn hands_over(&self, args: &[&str]) -> String {
+        until("a handover", || {
+            let (code, said, _) = outcome(&self.wgha(args));
+            (code == 0).then_some(said)
+        })
+    }
+
     /// A command for this daemon.
     pub(crate) fn wgha(&self, args: &[&str]) -> Output {
         let config = ["--config", self.config.to_str().unwrap()];
@@ -335,6 +352,13 @@ impl Daemon {
         let children = self.children();
         assert_eq!(children.len(), 1, "{children:?}");
         children[0]
+    }
+
+    /// Memory of the worker, in KiB.
+    pub(crate) fn resident(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.worker())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     fn children(&self) -> Vec<Pid> {

@@ -74,7 +74,7 @@ fn master_and_backup_and_after_a_handover() {
     assert_eq!(pair.codes("/master"), [200, 503]);
     assert_eq!(pair.codes("/livez"), [200, 200]);
     assert_eq!(pair.codes("/readyz"), [200, 200]);
-    assert_eq!(outcome(&pair.gw1.wgha(&["handover"])).0, 0);
+    pair.gw1.hands_over(&["handover"]);
     until_true("gw2 says so", || pair.codes("/master") == [503, 200]);
     assert_eq!(get(pair.cluster.address(101), "/master").unwrap().body, "backup\n");
     let metrics = || get(pair.cluster.address(102), "/metrics").unwrap().body;

@@ -53,7 +53,7 @@ fn alone() -> Cluster {
 }
 
 #[test]
-fn the_protocols_thread_is_real_time_and_memory_is_locked() {
+fn protocol_and_gate_are_real_time_and_memory_is_locked() {
     let cluster = alone();
     let gw1 = cluster.start_with("gw1", &config(&cluster, true));
     gw1.becomes("master");
@@ -65,8 +65,10 @@ fn the_protocols_thread_is_real_time_and_memory_is_locked() {
         "run this as root outside a container: {said}"
     );
     let (process, threads) = worker(&gw1);
+    assert!(threads.iter().any(|(name, ..)| name == "gate"), "{threads:?}");
     for (name, priority, policy) in threads {
-        let expected = if name == "protocol" { (10, ROUND_ROBIN) } else { (0, 0) };
+        let urgent = ["protocol", "gate"].contains(&name.as_str());
+        let expected = if urgent { (10, ROUND_ROBIN) } else { (0, 0) };
         assert_eq!((priority, policy), expected, "thread {name}");
     }
     assert!(locked_kib(&process) > 0);

@@ -110,9 +110,10 @@ fn config(me: usize) -> NodeConfig {
         misses: MISSES,
         preempt: None,
         handover_timeout: Duration::from_millis(500),
+        neighbour_retry: Duration::ZERO,
         fingerprint: [1; 16],
         wireguard: if me == 2 { WireguardKind::None } else { WireguardKind::Kernel },
-        quorum: Quorum::Majority { reaction: LEAST_REACTION },
+        quorum: Quorum::Majority { reaction: LEAST_REACTION, arbiter: false },
         peers: others
             .map(|other| PeerConfig {
                 name: NAMES[other].to_owned(),
@@ -148,6 +149,17 @@ impl Host {
     fn runs(&self) -> bool {
         self.node.is_some() && !self.paused
     }
+
+    /// That of its run, or of the last session that began in it.
+    fn session(&self, host: usize) -> [u8; 16] {
+        let mut session = [self.boots; 16];
+        session[0] = host as u8;
+        session
+    }
+}
+
+fn secret(session: [u8; 16]) -> [u8; 32] {
+    session.repeat(2).try_into().unwrap_or([0; 32])
 }
 
 impl World {
@@ -273,7 +285,21 @@ impl World {
         self.send(host, from);
         self.events(host);
         self.set_gate(host);
+        self.renew(host);
         self.errand(host);
+    }
+
+    /// A new session in the same process, when the last is over.
+    fn renew(&mut self, host: usize) {
+        let now = self.hosts[host].local(self.now);
+        let h = &mut self.hosts[host];
+        if !h.node.as_ref().is_some_and(Node::wants_session) {
+            return;
+        }
+        h.boots += 1;
+        let session = h.session(host);
+        h.votes.longest = h.votes.longest.max(h.config.detection());
+        self.feed(host, |node, _| node.renew(now, session, &secret(session)));
     }
 
     /// The machine follows the level.
@@ -380,11 +406,10 @@ impl World {
         if h.boots > 1 && open {
             self.seen.push(Seen::RestartInLease);
         }
-        let mut session = [h.boots; 16];
-        session[0] = host as u8;
+        let session = h.session(host);
         let boot = Boot {
             session,
-            obituary_secret: session.repeat(2).try_into().unwrap_or([0; 32]),
+            obituary_secret: secret(session),
             highest_term: h.highest,
             maintenance: false,
             votes: Some(h.votes.clone()),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use netns_lab::{Filter, Node, topology};
 use serde_json::Value;
 
-use crate::pair::{Pair, eventually, heartbeat};
+use crate::pair::{Pair, detection, eventually, heartbeat};
 
 /// Waits until `node` has a router that usually answers.
 fn knows_its_router(pair: &Pair, node: &Node) {
@@ -24,12 +24,17 @@ fn knows_its_router(pair: &Pair, node: &Node) {
     });
 }
 
-/// `node` stays what it is, and `master` serves, for twelve heartbeats: several detection times.
+/// `node` stays what it is, and `master` serves, for several detection times.
 fn nobody_moves(pair: &Pair, backup: &Node, master: &Node, when: &str) {
-    let end = Instant::now() + heartbeat() * 12;
+    let (before, end) = (pair.changes_of(&[backup, master]), Instant::now() + detection() * 3);
     while Instant::now() < end {
         let roles = [backup, master].map(|node| pair.status(node)["role"].clone());
-        assert_eq!(roles, ["backup", "master"], "{when}");
+        if roles != ["backup", "master"] {
+            // Its log comes a moment later.
+            std::thread::sleep(Duration::from_secs(1));
+            pair.none_changed(&[backup, master], before, &format!("{when}: {roles:?}"));
+            pair.is_master(master, when);
+        }
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -46,24 +51,32 @@ fn a_deaf_backup_displaces_nobody() {
     let pair = Pair::start();
     let (gw1, gw2) = (pair.gateway(1), pair.gateway(2));
     knows_its_router(&pair, &gw2);
-    let changes = pair.changes(&gw1) + pair.changes(&gw2);
+    let changes = pair.changes_of(&[&gw1, &gw2]);
     let deaf = pair.lab.inject(vec![Filter::deaf("gw2")]).expect("cut");
     pair.says(&gw2, "backup", "isolated");
     nobody_moves(&pair, &gw2, &gw1, "gw2 is deaf");
     assert_eq!(pair.status(&gw2)["evidence"]["state"], "silent");
     let table = pair.wgha(&gw2, &["status"]);
     assert!(table.contains("held back  isolated") && table.contains("NO ANSWER"), "{table}");
-    // gw1 hears gw2, and hears from it that it does not hear gw1.
-    let seen = path(&pair, &gw1);
-    assert_eq!([&seen["receives"], &seen["sends"]], [true, false], "{seen}");
-    assert_eq!(seen["broken"], "send", "{seen}");
-    assert!(pair.wgha(&gw1, &["status"]).contains("SENDS IN VAIN"));
+    // gw1 hears gw2, and hears from it that it does not hear gw1. Not on which path: gw2, which hears no master, sends to
+    // the floating IPs as well, and of what is not timely the first copy alone counts.
+    eventually("gw1 knows that gw2 is deaf", || {
+        let seen = path(&pair, &gw1);
+        let known = seen["sends"] == false && seen["broken"] == "send";
+        if known { Vec::new() } else { vec![seen.to_string()] }
+    });
+    let table = pair.wgha(&gw1, &["status"]);
+    assert!(table.contains("DEAF TO US") && table.contains("SENDS IN VAIN"), "{table}");
     let seen = path(&pair, &gw2);
     assert_eq!(seen["receives"], false, "{seen}");
     pair.lab.heal(deaf).expect("heal");
     pair.settled_on(&gw1, "gw2 hears again");
-    assert_eq!(path(&pair, &gw1)["broken"], Value::Null);
-    assert_eq!(pair.changes(&gw1) + pair.changes(&gw2), changes, "a role changed");
+    eventually("the path is whole", || {
+        let seen = path(&pair, &gw1);
+        let whole = seen["alive"] == true && seen["broken"].is_null();
+        if whole { Vec::new() } else { vec![seen.to_string()] }
+    });
+    pair.none_changed(&[&gw1, &gw2], changes, "a role changed");
     pair.end();
 }
 

@@ -3,7 +3,7 @@
 use netns_lab::Filter;
 
 use crate::audit;
-use crate::pair::{Pair, heartbeat};
+use crate::pair::{Pair, eventually, heartbeat};
 
 #[test]
 fn link_cut_and_healed() {
@@ -28,6 +28,48 @@ fn partition_and_healed() {
     assert_eq!(pair.status(&gw1)["role"], "master", "gw1 still reaches its clients");
     pair.lab.heal(cut).expect("heal");
     pair.settled("the partition is over");
+    pair.end();
+}
+
+/// The gateways' own addresses are cut off from each other, as where heartbeats have a network of their own. The floating IP still
+/// leads from the backup to the master, as it does for clients.
+#[test]
+fn the_floating_ip_is_a_path_to_the_master() {
+    let pair = Pair::start();
+    let (gw1, gw2) = (pair.gateway(1), pair.gateway(2));
+    let path = |floating: bool| {
+        let status = pair.status(&gw2);
+        let nodes = status["nodes"].as_array().expect("nodes");
+        let gw1 = nodes.iter().find(|node| node["name"] == "gw1").expect("gw1");
+        let paths = gw1["paths"].as_array().expect("paths").iter();
+        paths.filter(|p| p["floating"] == floating).any(|p| p["alive"] == true)
+    };
+    eventually("the floating path is alive", || {
+        if path(true) { Vec::new() } else { vec!["it is not".to_owned()] }
+    });
+    let (terms, own) = (pair.changes(&gw2), |n| netns_lab::topology::gateway(n));
+    let (one, two) = (own(1), own(2));
+    // Each drops what the other sends straight to it.
+    for (node, from, to) in [(&gw1, &two, &one), (&gw2, &one, &two)] {
+        let cut = format!(
+            "table inet cut {{\nchain in {{\ntype filter hook input priority -10\n\
+             udp dport 5112 ip saddr {} ip daddr {} drop\nudp dport 5112 ip6 saddr {} ip6 daddr {} drop\n}}\n}}\n",
+            from.v4, to.v4, from.v6, to.v6
+        );
+        node.nft(&cut).expect("cut");
+    }
+    eventually("the direct path is dead", || {
+        if path(false) { vec!["it is alive".to_owned()] } else { Vec::new() }
+    });
+    // It would take over long before: its router answers.
+    std::thread::sleep(heartbeat() * 12);
+    assert!(path(true), "{}", pair.status(&gw2));
+    assert_eq!((pair.status(&gw2)["role"].as_str(), pair.changes(&gw2)), (Some("backup"), terms));
+    assert_eq!(pair.status(&gw1)["role"], "master");
+    for node in [&gw1, &gw2] {
+        node.nft("delete table inet cut").expect("healed");
+    }
+    pair.settled_on(&gw1, "all paths are back");
     pair.end();
 }
 

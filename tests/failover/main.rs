@@ -6,9 +6,13 @@
 //! fast a failover is, `netns-lab` measures.
 
 mod audit;
+mod checks;
 mod claims;
 mod clients;
 mod clock;
+mod cloud;
+mod etcd;
+mod eve;
 mod files;
 mod gate;
 mod guard;
@@ -30,4 +34,5 @@ mod signals;
 mod silence;
 mod source;
 mod trouble;
+mod upgrade;
 mod uplink;

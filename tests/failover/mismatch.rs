@@ -3,8 +3,6 @@
 //!
 //! Only where the kernel has WireGuard there are two to differ: tests/kernel-lab runs this.
 
-use std::time::Instant;
-
 use netns_lab::{ClusterOptions, Lab, Node, WgKind, topology};
 
 use crate::audit;
@@ -23,7 +21,7 @@ fn pair() -> Pair {
     assert_eq!(client, WgKind::Kernel, "needs the kernel's WireGuard: run tests/kernel-lab");
     let pair = Pair::unsettled(lab);
     if pair.settled("after the start").name() != "gw1" {
-        pair.wgha(&pair.gateway(2), &["handover", "--force"]);
+        pair.in_the_end(&pair.gateway(2), &["handover", "--force"]);
     }
     pair.settled_on(&pair.gateway(1), "gw1 leads");
     pair
@@ -64,8 +62,7 @@ fn another_wireguard_takes_part_and_is_handed_the_role_by_force_alone() {
     pair.settled_on(&gw2, "the link of gw1 is back: the incumbent stays");
 
     // The client has a stamp of the embedded one, and takes none of the kernel's for 27 s: so the alarm is true.
-    let order = Instant::now();
-    let said = pair.wgha(&gw2, &["handover", "--to", "gw1", "--force"]);
+    let (order, said) = pair.in_the_end(&gw2, &["handover", "--to", "gw1", "--force"]);
     assert!(said.contains("gw1 is master now"), "{said}");
     assert!(said.contains(&format!("warning: gw1 {ALARM}")), "{said}");
     called_in_vain(back(&pair, order));

@@ -67,7 +67,7 @@ fn refusals_of_handover_are_named() {
 fn maintenance_survives_a_restart() {
     let mut pair = Pair::start();
     let (gw1, gw2) = (pair.gateway(1), pair.gateway(2));
-    pair.wgha(&gw1, &["maintenance", "on"]);
+    pair.in_the_end(&gw1, &["maintenance", "on"]);
     pair.settled_on(&gw2, "maintenance hands over");
     pair.stop(&gw1);
     pair.start_on(&gw1);
@@ -82,7 +82,7 @@ fn maintenance_survives_a_restart() {
     // The other one goes: a node in maintenance does not take over.
     pair.stop(&gw2);
     std::thread::sleep(crate::pair::heartbeat() * 10);
-    assert_eq!(pair.status(&gw1)["role"], "backup", "took over in maintenance");
+    assert_ne!(pair.status(&gw1)["role"], "master", "took over in maintenance");
     pair.wgha(&gw1, &["maintenance", "off"]);
     pair.settled_on(&gw1, "maintenance is over, and nobody else is there");
     pair.end();
@@ -92,13 +92,10 @@ fn maintenance_survives_a_restart() {
 fn twenty_handovers() {
     let pair = Pair::start();
     let mut nodes = [pair.gateway(1), pair.gateway(2)];
-    for round in 1..=20 {
+    for _ in 0..20 {
         let [from, to] = &nodes;
         // The successor of a moment ago may not have settled: that is refused by name, so asked again.
-        eventually(&format!("handover {round}"), || {
-            let done = pair.cluster.command(from, &["handover", "--to", to.name()]);
-            done.err().map(|e| format!("{e:#}")).into_iter().collect()
-        });
+        pair.hand_over(from, to);
         nodes.swap(0, 1);
     }
     pair.settled_on(&pair.gateway(1), "twenty handovers back and forth");

@@ -85,7 +85,7 @@ fn silent_after_every_kind_of_transition() {
     pair.settled_on(&gw1, "gw2 runs again");
 
     let refusals = Refusals::watch(pair.lab.router());
-    pair.wgha(&gw1, &["maintenance", "on"]);
+    pair.in_the_end(&gw1, &["maintenance", "on"]);
     moved(&pair, &gw2, &gw1, "maintenance");
     refusals.tell("maintenance");
     pair.wgha(&gw1, &["maintenance", "off"]);

@@ -8,6 +8,8 @@ from rig import Rig
 
 DONE, NOT_MINE, UNKNOWN, AGAIN, GIVE_UP = 0, 3, 4, 75, 78
 DEADLINE_S = 2
+# For what takes no time on a machine that has nothing else to do.
+PATIENCE_S = 30
 # For clouds whose changes are operations that end later.
 OF_OPERATIONS = ("test_operation_takes_its_time", "test_operation_fails", "test_killed_while_the_operation_runs")
 
@@ -47,7 +49,7 @@ class Case(unittest.TestCase):
 
     def wait_for(self, kind):
         """Until the cloud has got a call of that kind, which it may not have answered."""
-        until = time.monotonic() + 10
+        until = time.monotonic() + PATIENCE_S
         while self.cloud.count(kind) == 0:
             self.assertLess(time.monotonic(), until, f"no {kind} was asked for")
             time.sleep(0.01)
@@ -179,7 +181,7 @@ class Trouble(Case):
         self.cloud.fault("cut", 1, only="change")
         self.expect(self.assert_(), AGAIN)
         self.assertEqual(self.cloud.count("change"), 1)
-        until = time.monotonic() + 5
+        until = time.monotonic() + PATIENCE_S
         while self.assert_().code != DONE:
             self.assertLess(time.monotonic(), until)
         self.assertEqual(self.cloud.owner(), "a")
@@ -246,7 +248,7 @@ class Permanent(Case):
         self.cloud.credentials_good = False
         self.expect(self.assert_(), GIVE_UP)
         self.no_change()
-        self.assertEqual(len(self.cloud.calls), 1, self.cloud.calls)
+        self.assertEqual(len(self.cloud.calls), 1 + self.cloud.calls_without_credentials, self.cloud.calls)
         self.expect(self.verify(), GIVE_UP)
         self.cloud.credentials_good = True
         self.expect(self.assert_(), DONE)
@@ -269,7 +271,7 @@ class Interrupted(Case):
         run.kill()
         self.cloud.heal()
         result = self.assert_()
-        until = time.monotonic() + 5
+        until = time.monotonic() + PATIENCE_S
         while result.code == AGAIN and time.monotonic() < until:
             result = self.assert_()
         self.expect(result, DONE)

@@ -14,7 +14,6 @@ from namespace import Namespace
 
 HOOKS = Path(__file__).resolve().parents[2] / "dist" / "hooks"
 API = ("127.0.0.1", 8000)
-METADATA = ("169.254.169.254", 80)
 TERM = 7
 
 
@@ -74,9 +73,9 @@ class Rig:
         self.path = os.environ["PATH"]
         self.servers = []
         for node in ("a", "b"):
-            space = self.nodes[node] = Namespace(f"{METADATA[0]}/32", *addresses)
+            space = self.nodes[node] = Namespace(f"{cloud.metadata_address}/32", *addresses)
             self.listen(node, API, cloud.serve)
-            self.listen(node, METADATA, cloud.serve_metadata)
+            self.listen(node, (cloud.metadata_address, 80), cloud.serve_metadata)
             (self.directory / node / "cache").mkdir(parents=True, mode=0o700)
             # Saves 25 ms in every run. Who wants to see the look at curl's and jq's versions calls forget().
             (self.directory / node / "cache" / "all.tools").write_text("0 ok\n")

@@ -7,13 +7,17 @@ from fake.digitalocean import DigitalOcean
 from fake.gcp import GcpForwardingRule, GcpRoute
 from fake.hetzner import Hetzner
 from fake.openstack import OpenStack
+from fake.ovh import Ovh
+from fake.scaleway import Scaleway
 
-CLOUDS = (AwsEip, AwsSecondaryIp, AwsRoute, GcpRoute, GcpForwardingRule, AzureRoute, Hetzner, DigitalOcean, OpenStack)
+CLOUDS = (AwsEip, AwsSecondaryIp, AwsRoute, GcpRoute, GcpForwardingRule, AzureRoute, Hetzner, DigitalOcean, OpenStack, Scaleway, Ovh)
 # What differs from hook to hook, by group of cases.
 PECULIAR = {
     AwsRoute: {"releases": False, "reads_of_a_look": 2},
     AzureRoute: {"releases": False, "reads_of_a_look": 2},
     GcpForwardingRule: {"releases": False},
+    # It has none.
+    Ovh: {"test_metadata_service_is_down": None},
 }
 
 

@@ -6,7 +6,7 @@ Each takes the address or route away from "b" for "a", and sees an error of the 
 import unittest
 
 import botocore.utils  # Here, as two threads that import it at once may wait for each other.
-from fake import aws, azure, gcp, openstack
+from fake import aws, azure, gcp, openstack, ovh, scaleway
 from fake.digitalocean import ADDRESS, DROPLETS, DigitalOcean
 from fake.hetzner import SERVERS, Hetzner
 from rig import Rig
@@ -188,6 +188,78 @@ class DigitalOceanClient(Client):
         with self.assertRaises(HttpResponseError) as caught:
             client.reserved_ips.get(ADDRESS)
         self.assertEqual(caught.exception.status_code, 401)
+
+
+class ScalewayClient(Client):
+    make_cloud = scaleway.Scaleway
+
+    def test_scaleway(self):
+        self.inside(self.drive)
+
+    def drive(self):
+        from scaleway import Client as Sdk, ScalewayException
+        from scaleway.instance.v1 import InstanceV1API
+
+        words = {"access_key": "SCWXXXXXXXXXXXXXXXXX", "secret_key": self.cloud.key, "default_zone": scaleway.ZONE, "default_project_id": scaleway.PROJECT}
+        api = InstanceV1API(Sdk(**words, api_url=self.rig.endpoint()))
+        ip = api.get_ip(ip=scaleway.ID).ip
+        self.assertEqual((ip.server.id, ip.address, ip.state), (scaleway.SERVERS["b"], scaleway.ADDRESS, "attached"))
+        ip = api.update_ip(ip=scaleway.ADDRESS, server=scaleway.SERVERS["a"]).ip
+        self.assertEqual((ip.server.id, ip.state), (scaleway.SERVERS["a"], "pending"))
+        self.refused(ScalewayException, 409, lambda: api.update_ip(ip=scaleway.ID, server=scaleway.SERVERS["b"]))
+        while ip.state == "pending":
+            ip = api.get_ip(ip=scaleway.ID).ip
+        self.assertEqual((ip.server.id, ip.state, self.cloud.owner()), (scaleway.SERVERS["a"], "attached", "a"))
+        self.refused(ScalewayException, 400, lambda: api.update_ip(ip=scaleway.ID, server="11111111-0000-4000-8000-000000000000"))
+        self.refused(ScalewayException, 404, lambda: api.get_ip(ip="203.0.113.99"))
+        self.wrong_credentials()
+        self.refused(ScalewayException, 401, lambda: api.get_ip(ip=scaleway.ID))
+
+    def refused(self, kind, status, function):
+        with self.assertRaises(kind) as caught:
+            function()
+        self.assertEqual(caught.exception.status_code, status)
+
+
+class OvhClient(Client):
+    make_cloud = ovh.Ovh
+
+    def test_ovh(self):
+        # Longer than some calls take on a busy machine.
+        self.cloud.operation_seconds = 1.5
+        self.inside(self.drive)
+
+    def client(self, secret=ovh.SECRET):
+        import ovh as sdk
+
+        # It takes the name of an endpoint that it knows.
+        sdk.client.ENDPOINTS["fake"] = self.rig.endpoint()
+        return sdk.Client(endpoint="fake", application_key=ovh.KEY, application_secret=secret, consumer_key=ovh.CONSUMER, timeout=10)
+
+    def drive(self):
+        from ovh import exceptions
+
+        client, found = self.client(), f"/ip/{ovh.ADDRESS}"
+        self.assertEqual(client.get(found)["routedTo"]["serviceName"], ovh.SERVICES["b"])
+        task = client.post(f"{found}/move", to=ovh.SERVICES["a"])
+        # It begins to run at any moment.
+        waiting, running = (client.get(f"{found}/task", function="genericMoveFloatingIp", status=status) for status in ("todo", "doing"))
+        self.assertEqual(set(waiting + running), {task["taskId"]})
+        with self.assertRaises(exceptions.ResourceConflictError):
+            client.post(f"{found}/park")
+        while task["status"] != "done":
+            task = client.get(f"{found}/task/{task['taskId']}")
+        self.assertEqual((task["destination"]["serviceName"], self.cloud.owner()), (ovh.SERVICES["a"], "a"))
+        self.assertEqual(client.get(f"{found}/task", status="todo"), [])
+        with self.assertRaises(exceptions.BadParametersError):
+            client.post(f"{found}/move", to="nobodys")
+        with self.assertRaises(exceptions.ResourceNotFoundError):
+            client.get("/ip/203.0.113.99")
+        with self.assertRaisesRegex(exceptions.BadParametersError, "INVALID_SIGNATURE"):
+            self.client("wrong").get(found)
+        self.wrong_credentials()
+        with self.assertRaises(exceptions.InvalidCredential):
+            client.get(found)
 
 
 class OpenStackClient(Client):

@@ -209,6 +209,17 @@ class Fields(unittest.TestCase):
                 want = "".join(found(value, path) + "\n" for path in self.paths)
                 self.assertEqual((got.returncode, got.stdout), (0, want), f"seed {seed}, {number}: {text}")
 
+    def test_rows(self):
+        seed = random.randrange(10**6)
+        rng = random.Random(seed)
+        for number in range(60):
+            value = {"a": [random_json(rng, 1) for _ in range(5)], "b": random_json(rng)}
+            command = ["awk", "-v", "list_at=a", "-v", "paths=a b.c 0", "-f", HOOKS / "fields.awk"]
+            got = subprocess.run(command, input=json.dumps(value), capture_output=True, text=True, check=True).stdout
+            rows = [row for row in value["a"] if isinstance(row, dict)]
+            want = "".join("".join(found(row, path).replace("|", " ") + "|" for path in ("a", "b.c", "0")) + "\n" for row in rows)
+            self.assertEqual(got, want, f"seed {seed}, {number}: {value}")
+
     def test_what_is_no_json(self):
         seed = random.randrange(10**6)
         rng = random.Random(seed)

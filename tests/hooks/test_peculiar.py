@@ -2,8 +2,8 @@
 
 import time
 
-from cases import AGAIN, DONE, GIVE_UP, NOT_MINE, Case
-from fake import azure, gcp, openstack
+from cases import AGAIN, DONE, GIVE_UP, NOT_MINE, UNKNOWN, Case
+from fake import azure, gcp, openstack, ovh, scaleway
 from fake.aws import ENIS, AwsEip, AwsRoute
 from fake.cloud import Answer
 from fake.digitalocean import DigitalOcean
@@ -38,6 +38,171 @@ class DigitalOceanOwn(Case):
 
     def test_another_422_is_permanent(self):
         self.expect(self.assert_(config=self.rig.config("a", droplet="7")), GIVE_UP, "Droplet could not be found")
+
+
+class ScalewayOwn(Case):
+    make_cloud = scaleway.Scaleway
+
+    def refuse_what_is_attached(self, reason):
+        original = self.cloud.patch
+
+        def patch(body):
+            return self.cloud.refusal(reason) if body["server"] and self.cloud.state["server"] else original(body)
+
+        self.cloud.patch = patch
+
+    def test_direct_attachment_is_refused(self):
+        """Then it is taken off the other first."""
+        self.cloud.give("b")
+        self.refuse_what_is_attached("is attached already")
+        self.cloud.operation_seconds = 0.2
+        self.expect(self.assert_(), DONE)
+        self.assertEqual(self.cloud.count("change"), 3)
+        self.held_by("a")
+
+    def test_deposed_between_the_two_steps(self):
+        """It is not put on: the other one does that."""
+        self.cloud.give("b")
+        self.refuse_what_is_attached("is attached already")
+        refuse = self.cloud.patch
+
+        def patch(body):
+            if body["server"] is None:
+                self.rig.master("b", 8)
+            return refuse(body)
+
+        self.cloud.patch = patch
+        self.expect(self.assert_(), AGAIN, "of b")
+        self.assertEqual((self.cloud.owner(), self.cloud.count("change")), (None, 2))
+
+    def test_another_refusal_is_permanent(self):
+        """And takes it from nobody."""
+        self.cloud.give("b")
+        self.refuse_what_is_attached("too many addresses")
+        self.expect(self.assert_(), GIVE_UP, "invalid_request_error (Validation Error: too many addresses)")
+        self.assertEqual((self.cloud.owner(), self.cloud.count("change")), ("b", 1))
+
+    def test_on_its_way_is_not_here(self):
+        """And is not asked for again."""
+        self.cloud.operation_seconds = 6
+        self.expect(self.assert_(deadline=3), AGAIN)
+        self.expect(self.verify(), NOT_MINE, "pending")
+        self.expect(self.assert_(), DONE)
+        self.assertEqual(self.cloud.count("change"), 1)
+
+    def test_on_its_way_to_the_other(self):
+        self.cloud.operation_seconds = 60
+        self.expect(self.assert_("a", deadline=3), AGAIN)
+        self.rig.master("b", 8)
+        self.expect(self.assert_("b", term=8), AGAIN, "transient_state")
+        for operation in self.cloud.operations.values():
+            operation["due"] = 0
+        self.cloud.operation_seconds = 0
+        self.expect(self.assert_("b", term=8), DONE)
+        self.held_by("b")
+
+    def test_by_its_address(self):
+        self.expect(self.assert_(config=self.rig.config("a", flexible_ip=scaleway.ADDRESS)), DONE)
+
+    def test_instance_and_zone_given(self):
+        self.cloud.metadata_works = False
+        config = self.rig.config("a", server=scaleway.SERVERS["a"], zone=scaleway.ZONE)
+        self.expect(self.assert_(config=config), DONE)
+        self.rig.forget("a")
+        self.expect(self.verify(config=self.rig.config("a", server=scaleway.SERVERS["a"])), UNKNOWN)
+
+    def test_metadata_without_a_zone(self):
+        """The old name of it."""
+        original = self.cloud.metadata
+
+        def metadata(request, zone_id=scaleway.ZONE):
+            answer = original(request)
+            del answer.body["zone"]
+            answer.body["location"]["zone_id"] = zone_id
+            return answer
+
+        self.cloud.metadata = metadata
+        self.expect(self.assert_(), DONE)
+        self.rig.forget("a")
+        self.cloud.metadata = lambda request: metadata(request, None)
+        self.expect(self.verify(), UNKNOWN, "no id and zone")
+
+    def test_locked_by_scaleway(self):
+        """Not by another call: a person must look."""
+        self.cloud.answer = lambda request: Answer(423, {"type": "resource_locked", "message": "resource is locked"})
+        self.expect(self.verify(), GIVE_UP, "resource_locked")
+
+
+class OvhOwn(Case):
+    make_cloud = ovh.Ovh
+
+    def test_the_clock_is_asked_for_once(self):
+        for _ in range(3):
+            self.expect(self.verify(), NOT_MINE)
+        self.assertEqual(self.cloud.times_asked, 1)
+
+    def test_the_clock_has_changed(self):
+        """What is remembered of it is forgotten then."""
+        self.expect(self.assert_(), DONE)
+        self.cloud.clock_ahead = -5000
+        self.expect(self.verify(), AGAIN, "QUERY_TIME_OUT")
+        self.expect(self.verify(), DONE)
+        self.assertEqual(self.cloud.times_asked, 2)
+
+    def test_a_wrong_secret(self):
+        for key in ("application_secret", "consumer_key"):
+            self.expect(self.assert_(config=self.rig.config("a", **{key: "wrong"})), GIVE_UP, "INVALID_SIGNATURE")
+        self.expect(self.assert_(config=self.rig.config("a", application_key="wrong")), GIVE_UP, "INVALID_CREDENTIAL")
+        self.no_change()
+
+    def test_services(self):
+        self.expect(self.verify(config=self.rig.config("a", services="b=ns2.ip-192-0-2.eu")), GIVE_UP, "none for the node a")
+        self.expect(self.verify(config=self.rig.config("a", services="ns2.ip-192-0-2.eu")), GIVE_UP, "is not NODE=SERVICE")
+        self.expect(self.assert_(config=self.rig.config("a", services="a=nobodys")), GIVE_UP, "Client::BadRequest")
+
+    def test_regions(self):
+        for region, host in (("eu", "eu.api.ovh.com"), ("ca", "ca.api.ovh.com"), ("us", "api.us.ovhcloud.com")):
+            self.expect(self.verify(config=self.rig.config("a", endpoint=None, region=region)), UNKNOWN, host)
+        self.expect(self.verify(config=self.rig.config("a", region="mars")), GIVE_UP, "eu, ca or us")
+
+    def test_not_an_address(self):
+        for ip in ("203.0.113.64/../me", "1.2.3.4/30/2", "vpn.example.com"):
+            self.expect(self.verify(config=self.rig.config("a", ip=ip)), GIVE_UP, "not an address")
+        self.assertEqual(self.cloud.calls, [])
+
+    def test_own_move_is_waited_for(self):
+        """Begun before a kill, it is not begun again."""
+        self.cloud.operation_seconds = 6
+        self.expect(self.assert_(deadline=4), AGAIN)
+        self.expect(self.assert_(), DONE)
+        self.assertEqual(self.cloud.count("change"), 1)
+
+    def test_move_to_the_other_is_waited_for(self):
+        self.cloud.operation_seconds = 6
+        self.expect(self.assert_("a", deadline=5), AGAIN)
+        self.cloud.operation_seconds = 0
+        self.rig.master("b", 8)
+        self.expect(self.assert_("b", term=8), DONE)
+        self.assertEqual(self.cloud.count("change"), 2)
+        self.held_by("b")
+
+    def test_a_long_move_is_asked_for_less_often(self):
+        """And it ends by itself before it is killed."""
+        self.cloud.operation_seconds = 60
+        self.expect(self.assert_(deadline=9), AGAIN, "move additional IP")
+        self.assertLess(self.cloud.count("read"), 15)
+
+
+class OvhBlockOwn(Case):
+    make_cloud = ovh.OvhBlock
+
+    def test_moves_as_one(self):
+        self.cloud.give("b")
+        self.cloud.operation_seconds = 0.2
+        self.expect(self.assert_(), DONE)
+        self.held_by("a")
+        self.expect(self.rig.run("a", "release"), DONE)
+        self.assertIsNone(self.cloud.owner())
 
 
 class OpenStackOwn(Case):

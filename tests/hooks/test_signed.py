@@ -180,7 +180,7 @@ def operation_fails(case):
     """The API has no word for it: what was asked for does not come."""
     case.cloud.operation_fails = 1
     case.cloud.operation_seconds = 0.3
-    case.expect(case.assert_(deadline=3), AGAIN, "but")
+    case.expect(case.assert_(deadline=5), AGAIN, "but")
     case.expect(case.assert_(), DONE)
     case.held_by("a")
 

@@ -12,14 +12,15 @@ import wire
 from node import Node
 
 WGHA = os.environ["WGHA_BIN"]
-PATIENCE_S = 20
+PATIENCE_S = 60
 """No test waits longer for one thing; all of them normally take well below a second."""
 
 PORT = 10_000 + os.getpid() % 20_000
 """Below the ephemeral ports, and with `Rig.net` unlike that of any other process."""
 
 CLUSTER = "edge"
-INTERVAL_S, MISSES = TIMING = 0.1, 3
+INTERVAL_S, MISSES = TIMING = 0.1, 10
+"""A second of silence: on a busy machine a healthy node is sometimes late by half of that."""
 
 
 class Failed(AssertionError):

@@ -138,7 +138,7 @@ class Roles:
         elif successor != NOBODY:
             self.notes["others first until"] = now + min(remaining_ms / 1e3, self.detection)
 
-    def ask(self, name, timeout=1.0):
+    def ask(self, name, timeout=20.0):
         """As master: asks a gateway to take over. `answered` does the rest."""
         with self.lock:
             self.handover_id += 1

@@ -43,7 +43,10 @@ class Pair(unittest.TestCase):
     def start(self):
         """Both, with the daemon as master of term 1: (daemon, peer)."""
         daemon, peer = self.rig.daemon("gw1"), self.rig.peer("gw2")
+        # A daemon that takes long to start would find it master.
+        wins, peer.candidate = peer.candidate, False
         until("gw1 is master", lambda: self.claims(peer, 1))
+        peer.candidate = wins
         until("gw2 is a ready backup", lambda: self.is_ready_backup(daemon))
         return daemon, peer
 
@@ -77,14 +80,17 @@ class Seen(Pair):
     def test_alive_with_everything_it_says(self):
         """The daemon's status shows the other node as it is."""
         daemon, peer = self.start()
-        until("gw2 knows the term", lambda: daemon.node("gw2")["term"] == 1)
-        node = daemon.node("gw2")
+        def known():
+            node = daemon.node("gw2")
+            alive = [path["alive"] for path in node["paths"]] == [True]
+            return alive and node["term"] == 1 and node["rtt_ms"] and node["ready"] and node
+
+        node = until("gw2 knows the term, on its path", known)
         self.assertEqual((node["role"], node["priority"]), ("backup", 50))
         self.assertTrue(node["healthy"] and node["ready"] and node["config_match"], node)
         self.assertFalse(node["maintenance"] or node["witness"], node)
         self.assertLess(abs(node["clock_offset_ms"]), 1000, node)
         self.assertGreater(node["rtt_ms"], 0)
-        self.assertEqual([path["alive"] for path in node["paths"]], [True])
         gw1 = self.remote(peer)
         self.assertEqual(gw1.body["fingerprint"], peer.fingerprint)
         self.assertEqual((gw1.body["priority"], gw1.body["wireguard"]), (150, 0))
@@ -217,7 +223,7 @@ class Loss(Pair):
         until("gw1 takes over", lambda: daemon.role() == "master")
         before = daemon.refused("ended-session")
         self.say(peer, head, keys)
-        until("ended", lambda: daemon.refused("ended-session") == before + 1)
+        until("ended", lambda: daemon.refused("ended-session") > before)
         self.assertFalse(daemon.node("gw2")["alive"])
 
     def capture(self, peer):

@@ -1,9 +1,10 @@
 //! Floating IPs.
 
 use wgha::config::FloatingIp;
+use wgha::link;
 use wgha::net::{Lifetime, NetError, Netlink, address};
 
-use crate::namespace::{Ns, as_root, ip};
+use crate::namespace::{Ns, as_root, eventually, ip};
 
 fn floating(address: &str) -> FloatingIp {
     FloatingIp { address: address.parse().unwrap(), interface: "eth0".into() }
@@ -39,6 +40,25 @@ fn claim_and_release_change_once() {
             }
             let rest = ip("addr show dev eth0");
             assert!(rest.contains("10.0.0.2/24") && rest.contains("fd00::2/64"), "{rest}");
+        });
+    });
+}
+
+/// The kernel gives any free port of its range, which WireGuard's lies in.
+#[test]
+fn no_port_of_wireguard_for_heartbeats_that_may_have_any() {
+    as_root("address::no_port_of_wireguard_for_heartbeats_that_may_have_any", || {
+        machine().run_async(|| async {
+            std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "51819 51821").unwrap();
+            for any in ["0.0.0.0:0", "[::]:0"] {
+                let any = any.parse().unwrap();
+                let bound = |others: &[u16]| link::bind_beside(any, [7; 8], others);
+                let socket = bound(&[51819, 51820]).unwrap();
+                assert_eq!(socket.local_addr().unwrap().port(), 51821);
+                assert!(bound(&[51819, 51820]).is_err(), "no other is left, and it ends");
+                drop(socket);
+                assert!(bound(&[]).is_ok());
+            }
         });
     });
 }
@@ -264,6 +284,11 @@ fn a_floating_ip_for_a_time_leaves_no_route() {
                 all.sort();
                 all
             };
+            // The kernel's own come some time after the links.
+            eventually("link-local addresses", || {
+                let shown = ip("-6 -o addr show");
+                shown.matches("fe80::").count() == 2 && !shown.contains("tentative")
+            });
             let before = routes();
             let valid = Lifetime::Seconds(100);
             for vip in ["10.0.0.10/32", "10.0.0.11/24", "fd00::10/128", "fd00::11/64"] {

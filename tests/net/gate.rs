@@ -13,7 +13,7 @@ use wgha::clock;
 use wgha::net::gate::{self, Gate, Guarded, Permit, Plan};
 use wgha::net::watch::Watch;
 
-use crate::namespace::{Ns, as_root};
+use crate::namespace::{Ns, as_root, eventually, inside};
 
 const NAME: &str = "wgha_edge";
 const PORT: u16 = 51820;
@@ -48,7 +48,7 @@ impl Lab {
     /// The gate, built.
     fn gate(&self) -> Gate {
         let permit = self.permit.clone();
-        let gate = self.gateway.run(move || Gate::start(NAME, plan(), permit).unwrap());
+        let gate = self.gateway.run(move || Gate::start(NAME, plan(), permit, false).unwrap());
         assert_eq!(gate.monitor().health().process_only, None);
         gate
     }
@@ -92,7 +92,7 @@ fn nft(arguments: &[&str]) -> String {
 
 fn socket(ip: &str, port: u16) -> UdpSocket {
     let ip: IpAddr = ip.parse().unwrap();
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(30);
     let socket = loop {
         match UdpSocket::bind((ip, port)) {
             // A program that another test starts holds all our sockets for the moment before its exec, the
@@ -117,15 +117,6 @@ fn passes(sender: &Ns, from: (&'static str, u16), receiver: &Ns, to: (&'static s
         other => other.unwrap(),
     };
     receiver.run(move || ear.recv_from(&mut [0; 16]).is_ok())
-}
-
-/// Waits for it, bounded.
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 #[test]
@@ -189,6 +180,14 @@ fn shut_nobody_learns_where_the_floating_ip_is() {
     });
 }
 
+/// A gate that heeds its time is wrong by the kernel's tick and the sender's turn, and one that does not by tens.
+const TIMELY: Duration = Duration::from_millis(20);
+
+/// Passes all on to the first that is timely.
+fn once_timely(done: &mut bool, wrong: Duration) -> Option<Duration> {
+    (!std::mem::replace(done, wrong < TIMELY)).then_some(wrong)
+}
+
 /// Opens the gate for so long, and says how long before or after the end the last packet passed.
 fn shuts(lab: &Lab, ms: u64) -> Duration {
     let until = clock::now() + Duration::from_millis(ms);
@@ -221,9 +220,10 @@ fn it_shuts_by_itself_when_it_is_due() {
         for ms in [50, 100, 150, 300] {
             // The sender may not have run at the end, or the gate, or a processor that the kernel counts its
             // ticks on; some time all will have.
-            let wrong = (0..5).map(|_| shuts(&lab, ms)).min().unwrap();
-            println!("{ms} ms: shut {wrong:?} early or late");
-            assert!(wrong < Duration::from_millis(20), "{wrong:?} early or late");
+            let tries: Vec<Duration> =
+                (0..40).map(|_| shuts(&lab, ms)).scan(false, once_timely).collect();
+            println!("{ms} ms: shut early or late by {tries:?}");
+            assert!(tries.last().is_some_and(|wrong| *wrong < TIMELY), "{tries:?} early or late");
         }
         assert!(gate.monitor().turns().renewed >= 4);
     });
@@ -234,14 +234,14 @@ fn renewing_loses_nothing() {
     as_root("gate::renewing_loses_nothing", || {
         let lab = Lab::new();
         let gate = lab.gate();
-        lab.open(&gate, Duration::from_secs(5));
+        lab.open(&gate, Duration::from_secs(60));
         let before = gate.monitor().turns();
         let permit = lab.permit.clone();
         let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
         let stopped = stop.clone();
         let renewing = std::thread::spawn(move || {
             while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
-                permit.set(Some(clock::now() + Duration::from_secs(2)));
+                permit.set(Some(clock::now() + Duration::from_secs(60)));
                 std::thread::sleep(Duration::from_millis(1));
             }
         });
@@ -286,7 +286,7 @@ fn renewing_is_no_change_for_the_watch() {
             }
             assert!(monitor.turns().renewed > before, "nothing was renewed");
             nft(&["add", "table", "inet", "own"]);
-            timeout(Duration::from_secs(5), watch.changed()).await.expect("a table").unwrap();
+            timeout(Duration::from_secs(60), watch.changed()).await.expect("a table").unwrap();
         });
     });
 }
@@ -463,13 +463,13 @@ fn a_renewal_never_counts_from_too_late() {
             }
             (passed, late)
         });
-        let loads = lab.gateway.run(move || {
-            let mut loads = 0;
+        let (loads, load) = lab.gateway.run(move || {
+            let (mut loads, began) = (0, Instant::now());
             while Instant::now() < end {
                 nft(&["-f", &path]);
                 loads += 1;
             }
-            loads
+            (loads, began.elapsed() / loads)
         });
         renewing.join().unwrap();
         let (passed, late) = sending.join().unwrap();
@@ -480,14 +480,17 @@ fn a_renewal_never_counts_from_too_late() {
         std::fs::remove_file(&file).unwrap();
         let turns = gate.monitor().turns();
         println!(
-            "{loads} rulesets of 10,000 rules loaded beside {} renewals: slowest {:?}, lapsed {}, {passed} packets, median {median:?} late, worst {:?}",
+            "{loads} rulesets of 10,000 rules loaded, {load:?} each, beside {} renewals: slowest {:?}, lapsed {}, {passed} packets, median {median:?} late, worst {:?}",
             turns.renewed - began.renewed,
             turns.slowest,
             turns.lapsed,
             late.last()
         );
         assert!(loads > 0 && passed > 0, "{loads} loads, {passed} packets");
-        assert!(median < Duration::from_millis(5), "{median:?} late in the median");
+        assert!(
+            median < load / 4,
+            "{median:?} late in the median, of {load:?} that a ruleset takes"
+        );
         assert_eq!(gate.monitor().health().restored, 0);
     });
 }
@@ -498,29 +501,19 @@ fn where_it_is_not_allowed_it_says_so_and_nothing_waits_for_it() {
     const INSIDE: &str = "WGHA_TEST_WITHOUT_NET_ADMIN";
     if std::env::var_os(INSIDE).is_none() {
         return as_root(TEST, || {
-            let output = Command::new("setpriv")
-                .args(["--bounding-set", "-net_admin"])
-                .arg(std::env::current_exe().unwrap())
-                .args(["--exact", TEST, "--nocapture"])
-                .env(INSIDE, "1")
-                .output()
-                .expect("the program setpriv (install util-linux)");
-            let text = String::from_utf8_lossy(&output.stdout);
-            let errors = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success() && text.contains("1 passed"), "{text}{errors}");
+            let mut setpriv = Command::new("setpriv");
+            inside(setpriv.args(["--bounding-set", "-net_admin"]).env(INSIDE, "1"), TEST);
         });
     }
     let permit = Permit::new().unwrap();
-    let mut gate = Gate::start(NAME, plan(), permit.clone()).unwrap();
+    let mut gate = Gate::start(NAME, plan(), permit.clone(), false).unwrap();
     let why = gate.monitor().health().process_only.expect("no gate");
     assert!(why.contains("not permitted"), "{why}");
     permit.set(Some(clock::now() + Duration::from_secs(60)));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let began = Instant::now();
+        // Either would be false after waiting for a gate that there is not.
         assert!(gate.opened().await && gate.closed().await);
-        // Waiting for a gate that there is not would take half a second.
-        assert!(began.elapsed() < Duration::from_millis(400), "{:?}", began.elapsed());
         assert!(gate.allows(), "what the daemon itself asks");
         permit.set(None);
         assert!(!gate.allows());
@@ -547,5 +540,26 @@ fn shut_by_another_process() {
         // Again, and where nothing is.
         lab.neighbour.run(|| gate::shut(NAME).unwrap());
         lab.neighbour.run(|| gate::shut("wgha_other").unwrap());
+        // What never expires.
+        lab.neighbour.run(|| nft(&["add", "element", "inet", NAME, "open", "{ udp }"]));
+        assert_eq!(elements(), 1);
+        lab.neighbour.run(|| gate::shut(NAME).unwrap());
+        assert_eq!(elements(), 0);
     });
+}
+
+/// Whatever keeps it from looking, but for a kernel without nf_tables, is no proof that nothing is open.
+#[test]
+fn who_cannot_look_does_not_say_that_it_is_shut() {
+    const TEST: &str = "gate::who_cannot_look_does_not_say_that_it_is_shut";
+    const INSIDE: &str = "WGHA_TEST_WITHOUT_DESCRIPTORS";
+    if std::env::var_os(INSIDE).is_none() {
+        return inside(Command::new("prlimit").arg("--nofile=64").env(INSIDE, "1"), TEST);
+    }
+    let all: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+    let (shut, removed) = (gate::shut(NAME), gate::remove(NAME));
+    assert!(!all.is_empty());
+    drop(all);
+    assert_eq!(shut.unwrap_err().raw_os_error(), Some(nix::libc::EMFILE));
+    assert_eq!(removed.unwrap_err().raw_os_error(), Some(nix::libc::EMFILE));
 }

@@ -131,12 +131,14 @@ pub(crate) fn as_root(test: &str, body: impl FnOnce()) {
     if geteuid().is_root() {
         return body();
     }
-    let output = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--net"])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .output()
-        .expect("the program unshare (install util-linux)");
+    inside(Command::new("unshare").args(["--user", "--map-root-user", "--net"]), test);
+}
+
+/// Runs a test in this program anew, by a program of util-linux that changes what it may do.
+pub(crate) fn inside(by: &mut Command, test: &str) {
+    by.arg(std::env::current_exe().unwrap()).args(["--exact", test, "--nocapture"]);
+    let output = by.output();
+    let output = output.unwrap_or_else(|e| panic!("{by:?}: {e} (install util-linux)"));
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains("1 passed"), "{text}{errors}");
@@ -153,5 +155,14 @@ pub(crate) fn frames_of(name: &str) -> Box<dyn DataLinkReceiver> {
     match datalink::channel(&interface, config).unwrap() {
         Channel::Ethernet(_, receiver) => receiver,
         _ => panic!("not an Ethernet channel"),
+    }
+}
+
+/// Waits for it, bounded.
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(1));
     }
 }

@@ -19,7 +19,9 @@ const NEAR: [&str; 2] = ["10.0.0.1", "fd00::1"];
 const FAR: [&str; 2] = ["198.51.100.1", "2001:db8:99::1"];
 
 /// Waited for what should arrive.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(20);
+/// What has not arrived by then is sent once more: a packet is lost while its neighbour is not found.
+const AGAIN: Duration = Duration::from_secs(3);
 
 /// A gateway, a router with the world behind it, and a host behind the gateway.
 struct Lab {
@@ -67,10 +69,16 @@ impl Lab {
         ear.set_nonblocking(true).unwrap();
         while ear.recv(&mut [0; 16]).is_ok() {}
         ear.set_nonblocking(false).unwrap();
-        if let Err(e) = mouth.send_to(b"hello", to) {
-            return Sent::Refused(e.kind());
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if let Err(e) = mouth.send_to(b"hello", to) {
+                return Sent::Refused(e.kind());
+            }
+            if let Some(from) = hear(ear) {
+                return Sent::From(from);
+            }
         }
-        hear(ear).map_or(Sent::Lost, Sent::From)
+        Sent::Lost
     }
 
     fn both(&self, port: u16, expected: impl Fn(usize) -> Sent) {
@@ -121,14 +129,14 @@ fn listen(address: SocketAddr) -> UdpSocket {
         assert!(e.kind() == ErrorKind::AddrInUse && Instant::now() < deadline, "{address}: {e}");
         std::thread::sleep(Duration::from_millis(1));
     }
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(AGAIN)).unwrap();
     socket.into()
 }
 
 /// The source of the next packet. A machine that freezes its processes for a moment (a snapshot)
 /// interrupts the wait, and that is no loss.
 fn hear(ear: &UdpSocket) -> Option<String> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + AGAIN;
     loop {
         match ear.recv_from(&mut [0; 16]) {
             Ok((_, from)) => return Some(from.ip().to_string()),

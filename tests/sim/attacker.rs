@@ -112,12 +112,16 @@ impl Attacker {
 
     /// The attacker's datagram reaches a node: nothing may move but counters.
     pub(crate) fn delivered(w: &mut World, host: usize, mut datagram: Datagram, attack: Attack) {
+        let boots = w.hosts[host].boots;
         // What is due anyway comes before, so that it is not taken for an effect.
         for _ in 0..2 {
             w.drain(host, None);
             w.with_node(host, |node, now| node.handle_timeout(now));
         }
         w.drain(host, None);
+        // What it had seen before it slept, its new session has not.
+        let renewed = w.hosts[host].boots > boots;
+        let attack = if renewed && attack == Attack::Replay { Attack::OldReceiver } else { attack };
         let h = &mut w.hosts[host];
         let now = h.clock.local(w.now);
         let Some(process) = &mut h.process else { return };

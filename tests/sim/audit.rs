@@ -42,12 +42,14 @@
 //!   than a bound; well-formed; its timer moves on. Always.
 //! - `Answer`: an accepted handover has an outcome in time; a stop ends.
 //! - `Liveness`: see `main.rs`.
+//! - `Contest`, with leases: of two that ask, one makes way at once; see [`crate::contest`].
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use wgha_proto::{Command, Event, Refusal, Report, Role, Term};
 
+use crate::contest;
 use crate::host::{Host, Origin};
 use crate::leases;
 use crate::network::Datagram;
@@ -75,6 +77,7 @@ pub(crate) enum Rule {
     Busy,
     Answer,
     Liveness,
+    Contest,
 }
 
 #[derive(Clone, Debug)]
@@ -170,6 +173,10 @@ pub(crate) struct Audit {
     pub(crate) held_terms: Vec<Term>,
     /// Until then a voter that restarted abstains.
     pub(crate) abstains_until: Nanos,
+    /// Since when two gateways ask for a lease that hear each other.
+    pub(crate) contests: Vec<Option<Nanos>>,
+    /// When a datagram was lost last, or began to straggle.
+    pub(crate) lost_at: Nanos,
     /// Since when two gateways have acted that hear each other.
     both: Vec<Option<(Nanos, bool)>>,
     /// The last message of y to x that was lost or straggles, by its number.
@@ -198,6 +205,8 @@ impl Audit {
             won: BTreeMap::new(),
             held_terms: vec![0; hosts],
             abstains_until: 0,
+            contests: vec![None; o.gateways * o.gateways],
+            lost_at: 0,
             lost: vec![vec![0; hosts]; hosts],
             both: vec![None; hosts * hosts],
             hosts: (0..hosts)
@@ -245,6 +254,16 @@ impl Audit {
             sent,
             ..Watched::default()
         };
+        self.heard[host].fill(Heard::default());
+        self.held_terms[host] = 0;
+    }
+
+    /// Another session of the same process: nothing that was heard before counts in it.
+    pub(crate) fn renewed(&mut self, host: usize, now: Nanos) {
+        let watched = &mut self.hosts[host];
+        watched.booted_at = now;
+        watched.told_term = 0;
+        watched.sent.fill(now);
         self.heard[host].fill(Heard::default());
         self.held_terms[host] = 0;
     }
@@ -590,7 +609,7 @@ impl Audit {
             }
             Event::Reassert { .. } => w.stats.add(Situation::Reassert),
             Event::Withdrew(_) => w.stats.add(Situation::SplitVote),
-            Event::Peer { .. } | Event::Alarm { .. } | Event::Copied | Event::Stopped => {}
+            Event::Peer { .. } | Event::Alarm { .. } | Event::Renewed(_) | Event::Stopped => {}
         }
     }
 
@@ -665,6 +684,7 @@ impl Audit {
 
     pub(crate) fn lost(&mut self, d: &Datagram) {
         self.lost[d.to][d.from] = d.message;
+        self.lost_at = d.sent;
     }
 
     fn both_act(w: &World, x: usize, y: usize) -> bool {
@@ -699,6 +719,9 @@ impl Audit {
             if x < w.o.gateways {
                 Audit::look_at_vacancy(w, x);
             }
+        }
+        if w.o.majority {
+            contest::look(w);
         }
         Audit::count_one(w);
         Audit::look_at_held_back(w);

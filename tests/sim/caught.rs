@@ -53,6 +53,11 @@ fn votes_forgotten() {
     caught_with_leases(Mutation::VotesForgotten);
 }
 
+#[test]
+fn etcd_forgets_too_soon() {
+    caught_with_leases(Mutation::EtcdHasty);
+}
+
 macro_rules! caught {
     ($($name:ident: $mutation:expr, $($rule:ident)|+;)*) => {
         $(#[test]

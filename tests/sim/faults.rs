@@ -28,19 +28,35 @@ enum Fault {
     Maintenance(usize),
     Rotation(u8, String, String),
     Second,
-    Stretched,
+    /// Longer intervals everywhere; with somebody whose asks were lost since before.
+    Stretched(Option<usize>),
     /// A master and a gateway that do not hear each other: the rest knows better, until it is restarted.
     Squeeze(usize, usize),
-    /// A successor that hears only the old master, and that late; then nobody hears it any more.
-    Blind {
-        master: usize,
-        to: usize,
-        delay: Nanos,
-        mute: bool,
-    },
+    /// A master and a gateway that do not hear each other, until each has counted the other as silent; then [`Fault::Blind`].
+    Estranged(usize, usize),
+    Blind(Blind),
     /// Members that join.
     Joining(Joining),
+    EtcdDown,
+    EtcdCut(usize),
+    EtcdSlow(Nanos),
     None,
+}
+
+/// A successor that hears only the old master, and that late; then nobody hears it any more.
+#[derive(Clone, Copy, Debug)]
+struct Blind {
+    master: usize,
+    to: usize,
+    /// A gateway that the release does not reach.
+    stranger: Option<usize>,
+    delay: Nanos,
+    /// The successor acts.
+    done: bool,
+    /// Not even the old master hears it.
+    mute: bool,
+    /// The old master ends meanwhile, and says so itself or by its guard.
+    ends: bool,
 }
 
 #[derive(Debug, Default)]
@@ -101,6 +117,8 @@ enum Kind {
     Second,
     /// Only where members wait for it.
     Join,
+    /// Only where an etcd votes.
+    Etcd,
 }
 
 impl Faults {
@@ -159,6 +177,9 @@ impl Faults {
         if w.o.spare > 0 && !w.joined && w.rng.permille(400) {
             kind = Kind::Join;
         }
+        if w.o.etcd && w.rng.permille(200) {
+            kind = Kind::Etcd;
+        }
         w.note(|| format!("-- fault {index}: {kind:?}"));
         w.stats.faults += 1;
         let fault = Faults::begin(w, kind);
@@ -167,7 +188,8 @@ impl Faults {
             // Each step of a rotation has time to reach everyone.
             Fault::Rotation(..) => w.o.detection(),
             // The request and the answer arrive.
-            Fault::Blind { delay, .. } => delay + w.o.interval * 2 / 3 + 10 * MS,
+            Fault::Blind(blind) => blind.lasts(w),
+            Fault::Estranged(..) => w.o.detection() + w.rng.within(0, w.o.detection()),
             Fault::Joining(_) => 1,
             _ => {
                 let longest = w.rng.pick(&[1, 3, 3, 7]) * w.o.detection();
@@ -185,7 +207,7 @@ impl Faults {
             Kind::Cut => {
                 let other = Faults::other(w, victim);
                 w.stats.add(Situation::Partition);
-                Faults::cut(w, vec![(victim, other), (other, victim)])
+                Faults::cut(w, both(victim, other))
             }
             Kind::OneWay => {
                 let other = Faults::other(w, victim);
@@ -216,6 +238,7 @@ impl Faults {
             Kind::Crash => Faults::crash(w, victim),
             Kind::Pause => Faults::pause(w, victim),
             Kind::Join => Fault::Joining(voters::join(w)),
+            Kind::Etcd => Faults::etcd(w, victim),
             // A name that runs twice voids what leases promise.
             Kind::Second if w.o.majority => Faults::squeeze(w),
             _ => {
@@ -284,10 +307,33 @@ impl Faults {
 
     fn isolate(w: &mut World, victim: usize) -> Fault {
         w.stats.add(Situation::Isolation);
+        cut_etcd(w, victim);
         w.network.deaf[victim] += 1;
         w.network.mute[victim] += 1;
         cut_router(w, victim, true);
         Fault::Isolated(victim)
+    }
+
+    fn etcd(w: &mut World, victim: usize) -> Fault {
+        let slower = w.rng.within(w.o.interval / 4, 2 * w.o.detection());
+        let draw = w.rng.below(3);
+        let Some(etcd) = &mut w.etcd else { return Fault::None };
+        match draw {
+            0 => {
+                w.etcd_down();
+                Fault::EtcdDown
+            }
+            1 => {
+                etcd.cuts[victim] += 1;
+                w.stats.add(Situation::EtcdCut);
+                Fault::EtcdCut(victim)
+            }
+            _ => {
+                etcd.slower += slower;
+                w.stats.add(Situation::EtcdSlow);
+                Fault::EtcdSlow(slower)
+            }
+        }
     }
 
     fn deafen(w: &mut World, victim: usize, router: bool) -> Fault {
@@ -303,7 +349,7 @@ impl Faults {
         }
         w.stats.add(Situation::PathCut);
         let (other, path) = (Faults::other(w, victim), w.rng.index(2) as u8);
-        let links = vec![(victim, other), (other, victim)];
+        let links = both(victim, other);
         for &(from, to) in &links {
             w.network.link(from, to, path).cuts += 1;
         }
@@ -376,7 +422,7 @@ impl Faults {
 
     fn handover(w: &mut World, victim: usize) -> Fault {
         if w.o.majority && w.hosts[victim].is_master() && w.rng.permille(400) {
-            return Faults::blind(w, victim);
+            return Faults::estrange(w, victim);
         }
         let to = match w.rng.below(3) {
             0 => None,
@@ -387,10 +433,31 @@ impl Faults {
         Fault::None
     }
 
+    fn estrange(w: &mut World, master: usize) -> Fault {
+        let Some(to) = w.gateways().find(|&host| host != master) else { return Fault::None };
+        let mut others = w.gateways().filter(|&host| host != master && host != to);
+        let stranger = others.next().filter(|_| w.rng.permille(700));
+        let Some(stranger) = stranger else { return Faults::blind(w, master, to, None) };
+        Faults::cut(w, both(master, stranger));
+        Fault::Estranged(master, stranger)
+    }
+
+    fn estrange_on(w: &mut World, index: usize, master: usize, stranger: usize) {
+        let to = w.gateways().find(|&host| host != master && host != stranger);
+        let fault = match to {
+            Some(to) if !w.healed && w.hosts[master].is_master() => {
+                Faults::blind(w, master, to, Some(stranger))
+            }
+            _ => Fault::Links(both(master, stranger)),
+        };
+        let lasts = if let Fault::Blind(blind) = &fault { blind.lasts(w) } else { 0 };
+        w.faults.list[index] = fault;
+        w.heal_at(w.now + lasts, index);
+    }
+
     /// A handover to a gateway that no voter but the old master hears: what it inherits is all that it has, and the
     /// others choose a master as soon as that is over.
-    fn blind(w: &mut World, master: usize) -> Fault {
-        let Some(to) = w.gateways().find(|&host| host != master) else { return Fault::None };
+    fn blind(w: &mut World, master: usize, to: usize, stranger: Option<usize>) -> Fault {
         let delay = w.rng.within(w.o.detection() / 8, w.o.detection() / 2);
         w.audit.slower(delay);
         w.network.each_path(master, to, |link| link.delay += delay);
@@ -398,22 +465,41 @@ impl Faults {
             w.network.each_path(from, to, |link| link.cuts += 1);
         }
         w.command(master, Command::Handover { to: Some(Options::name(to)), force: true });
-        Fault::Blind { master, to, delay, mute: false }
+        Fault::Blind(Blind { master, to, stranger, delay, done: false, mute: false, ends: false })
     }
 
-    fn blind_on(w: &mut World, index: usize, pair: (usize, usize), delay: Nanos, mute: bool) {
-        let (master, to) = pair;
-        if !mute && !w.healed {
-            w.network.mute[to] += 1;
-            w.faults.list[index] = Fault::Blind { master, to, delay, mute: true };
+    fn blind_on(w: &mut World, index: usize, blind: Blind) {
+        let Blind { master, to, stranger, delay, done, mute, ends } = blind;
+        if !done && !w.healed {
+            let ends = w.rng.permille(600) && w.hosts[master].running();
+            let killed = w.rng.permille(500);
+            // Who stops in order waits for its answer.
+            let mute = !ends || killed;
+            if mute {
+                w.network.mute[to] += 1;
+            }
+            if ends {
+                w.stats.add(Situation::EndAfterRelease);
+                if killed {
+                    w.kill_guarded(master);
+                } else {
+                    w.command(master, Command::Stop);
+                }
+            }
+            w.faults.list[index] = Fault::Blind(Blind { done: true, mute, ends, ..blind });
             return w.heal_at(w.now + 2 * w.o.detection(), index);
         }
         if mute {
             w.network.mute[to] -= 1;
         }
         w.network.each_path(master, to, |link| link.delay -= delay);
-        for (from, to) in blind_links(w, master, to) {
+        let strange = stranger.map_or_else(Vec::new, |stranger| both(master, stranger));
+        for (from, to) in blind_links(w, master, to).into_iter().chain(strange) {
             w.network.each_path(from, to, |link| link.cuts -= 1);
+        }
+        if ends {
+            w.faults.list[index] = Fault::Down(master);
+            Faults::heal(w, index);
         }
     }
 
@@ -446,7 +532,11 @@ impl Faults {
                     let interval = std::time::Duration::from_nanos(w.o.interval * 6 / 5);
                     w.reload(host, move |config| config.interval = interval, None);
                 }
-                Fault::Stretched
+                let mute = (w.o.majority && w.rng.permille(500)).then_some(victim);
+                if let Some(mute) = mute {
+                    w.network.mute[mute] += 1;
+                }
+                Fault::Stretched(mute)
             }
         }
     }
@@ -493,12 +583,12 @@ impl Faults {
             return Fault::None;
         };
         let Some(other) = w.gateways().find(|&host| host != master) else { return Fault::None };
-        Faults::cut(w, vec![(master, other), (other, master)]);
+        Faults::cut(w, both(master, other));
         Fault::Squeeze(master, other)
     }
 
     fn squeeze_on(w: &mut World, index: usize, master: usize, other: usize) {
-        for (from, to) in [(master, other), (other, master)] {
+        for (from, to) in both(master, other) {
             w.network.each_path(from, to, |link| link.cuts -= 1);
         }
         if w.healed {
@@ -541,14 +631,21 @@ impl Faults {
                 w.network.mute[host] -= 1;
                 join_router(w, host, router);
             }
+            Fault::EtcdDown => w.etcd_up(),
+            Fault::EtcdCut(host) => join_etcd(w, host),
+            Fault::EtcdSlow(slower) => {
+                if let Some(etcd) = &mut w.etcd {
+                    etcd.slower -= slower;
+                }
+            }
             Fault::Isolated(host) => {
+                join_etcd(w, host);
                 w.network.deaf[host] -= 1;
                 w.network.mute[host] -= 1;
                 join_router(w, host, true);
             }
-            Fault::Blind { master, to, delay, mute } => {
-                Faults::blind_on(w, index, (master, to), delay, mute);
-            }
+            Fault::Estranged(master, stranger) => Faults::estrange_on(w, index, master, stranger),
+            Fault::Blind(blind) => Faults::blind_on(w, index, blind),
             Fault::Squeeze(master, other) => Faults::squeeze_on(w, index, master, other),
             Fault::Joining(joining) => {
                 if let Some((next, lasts)) = voters::go_on(w, joining) {
@@ -588,9 +685,14 @@ impl Faults {
                 w.audit.hosts[host].leave_fails_until = leaves;
             }
             Fault::Maintenance(host) => {
-                w.command(host, Command::Maintenance { on: false, force: false });
                 if w.hosts[host].process.is_none() {
                     w.hosts[host].disk.maintenance = false;
+                } else if w.audit.hosts[host].stopping.is_some() {
+                    // It refuses orders now, and is in maintenance when it starts again.
+                    w.faults.list[index] = Fault::Maintenance(host);
+                    w.heal_at(w.now + w.o.interval, index);
+                } else {
+                    w.command(host, Command::Maintenance { on: false, force: false });
                 }
             }
             Fault::Rotation(step, old, new) => Faults::rotate_on(w, index, step, old, new),
@@ -598,7 +700,10 @@ impl Faults {
                 let second = w.o.members();
                 w.kill(second, true);
             }
-            Fault::Stretched => {
+            Fault::Stretched(mute) => {
+                if let Some(mute) = mute {
+                    w.network.mute[mute] -= 1;
+                }
                 for host in 0..w.o.members() {
                     let interval = std::time::Duration::from_nanos(w.o.interval);
                     w.reload(host, move |config| config.interval = interval, None);
@@ -661,13 +766,37 @@ impl Faults {
             }
             Remaining::BrokenLink => {
                 w.stats.add(Situation::RemainingLink);
-                Faults::cut(w, vec![(victim, other), (other, victim)]);
+                Faults::cut(w, both(victim, other));
             }
             Remaining::OneWayLink => {
                 w.stats.add(Situation::RemainingOneWay);
                 Faults::cut(w, vec![(victim, other)]);
             }
         }
+    }
+}
+
+impl Blind {
+    /// Until the request and the answer have arrived.
+    fn lasts(&self, w: &World) -> Nanos {
+        self.delay + w.o.interval * 2 / 3 + 10 * MS
+    }
+}
+
+/// Both directions between two.
+fn both(a: usize, b: usize) -> Vec<(usize, usize)> {
+    vec![(a, b), (b, a)]
+}
+
+fn cut_etcd(w: &mut World, host: usize) {
+    if let Some(etcd) = &mut w.etcd {
+        etcd.cuts[host] += 1;
+    }
+}
+
+fn join_etcd(w: &mut World, host: usize) {
+    if let Some(etcd) = &mut w.etcd {
+        etcd.cuts[host] -= 1;
     }
 }
 

@@ -3,10 +3,12 @@
 use std::collections::VecDeque;
 
 use wgha_proto::{
-    Boot, Command, Evidence, Health, Keyring, Node, NodeConfig, Report, RoleLevel, Term, VoteRecord,
+    Answer, ArbiterHeader, Boot, Command, Evidence, Health, Keyring, Node, NodeConfig, Report,
+    RoleLevel, Term, VoteRecord, Word,
 };
 
 use crate::clock::Clock;
+use crate::etcd::Desk;
 use crate::gateway::{Gateway, Manner};
 use crate::network::Datagram;
 use crate::options::Nanos;
@@ -50,6 +52,10 @@ pub(crate) enum Input {
     Evidence(Evidence),
     Command(Command),
     Reload(Box<NodeConfig>, Keyring),
+    /// Of etcd, by the agent.
+    Word(Word),
+    /// To the request of this number; `None`: none came in time.
+    Answered(u64, Option<(ArbiterHeader, Answer)>),
 }
 
 /// What survives a restart.
@@ -69,6 +75,8 @@ pub(crate) struct Process {
     pub(crate) gap: Nanos,
     /// When its own timer is set.
     pub(crate) wake_at: Nanos,
+    /// Where it asks etcd, if there is one.
+    pub(crate) desk: Option<Desk>,
     /// A probe of the router is under way.
     pub(crate) probing: bool,
 }
@@ -121,9 +129,11 @@ impl Host {
     }
 
     /// Starts a process. Its memory is empty, its disk is not.
-    pub(crate) fn boot(&mut self, now: Nanos, rng: &mut Rng, disk: Disk) {
+    pub(crate) fn boot(&mut self, now: Nanos, rng: &mut Rng, disk: Disk, etcd: bool) {
+        let session = rng.bytes();
+        let desk = etcd.then(|| Desk::new(&self.config, session));
         let boot = Boot {
-            session: rng.bytes(),
+            session,
             obituary_secret: rng.bytes(),
             highest_term: disk.highest_term,
             maintenance: disk.maintenance,
@@ -133,7 +143,8 @@ impl Host {
         let level = node.level().clone();
         self.boots += 1;
         self.inbox.clear();
-        self.process = Some(Process { node, level, ran: now, gap: 0, wake_at: 0, probing: false });
+        self.process =
+            Some(Process { node, level, ran: now, gap: 0, wake_at: 0, desk, probing: false });
     }
 
     /// The process is gone, with everything that it knew.

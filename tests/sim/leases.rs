@@ -46,6 +46,26 @@ impl World {
         }
     }
 
+    /// A new session abstains like a restart.
+    pub(crate) fn leases_renew(&mut self, host: usize) {
+        if !self.o.majority {
+            return;
+        }
+        let votes = self.hosts[host].disk.votes.as_ref();
+        let longest = votes.map_or(LONGEST_LEASE, |votes| votes.longest);
+        let abstains = longest.as_nanos() as Nanos * 21 / 20;
+        self.audit.abstains_until = self.audit.abstains_until.max(self.now + abstains);
+        let process = self.hosts[host].process.as_ref();
+        let lease = process.and_then(|p| p.node.snapshot(self.local(host)).lease);
+        if lease.is_some_and(|lease| lease.abstains.is_none()) {
+            self.audit.broken(Rule::Unjustified, "a new session votes at once".to_owned());
+        }
+    }
+
+    fn local(&self, host: usize) -> wgha_proto::Time {
+        self.hosts[host].clock.local(self.now)
+    }
+
     /// Before a config is taken.
     pub(crate) fn keep_longest(&mut self, host: usize) {
         let h = &mut self.hosts[host];
@@ -100,7 +120,7 @@ pub(crate) fn look(w: &mut World) {
 pub(crate) fn check(w: &mut World, x: usize, from: Role, to: Role, term: Term, reason: &Reason) {
     let (rule, verdict) = match to {
         Role::Master => won(w, x, from, term, reason),
-        Role::Init => (Rule::Unjustified, ok(matches!(reason, Reason::Started), "init again")),
+        Role::Init => (Rule::Unjustified, reasons::again(w, x, reason)),
         Role::Backup | Role::Fault => (Rule::Unjustified, reasons::rests(w, x, from, to, reason)),
     };
     if let Err(why) = verdict {
@@ -136,6 +156,9 @@ fn won(w: &mut World, x: usize, from: Role, term: Term, reason: &Reason) -> (Rul
         | Reason::MasterRestarted(_)
         | Reason::MasterReleased(_) => {
             w.stats.add(Situation::LeaseTakeover);
+            if etcd_voted(w, x) > 0 {
+                w.stats.add(Situation::EtcdTakeover);
+            }
             (Rule::Unjustified, majority(w, x))
         }
         _ => (Rule::Unjustified, Err("no reason to take over".to_owned())),
@@ -154,10 +177,12 @@ pub(crate) fn voters_in_force(w: &World, x: usize) -> Vec<usize> {
 /// A majority was heard lately.
 fn majority(w: &World, x: usize) -> Verdict {
     let voters = voters_in_force(w, x);
+    let etcd = etcd_voted(w, x);
     let lately = |y: &&usize| {
         w.now.saturating_sub(w.audit.heard[x][**y].maybe_at) < w.audit.long || **y == x
     };
-    ok(voters.iter().filter(lately).count() > voters.len() / 2, "no majority is heard")
+    let all = voters.len() + usize::from(w.o.etcd);
+    ok(voters.iter().filter(lately).count() + etcd > all / 2, "no majority is heard")
 }
 
 /// A lease is lost only if a majority does not answer.
@@ -174,5 +199,27 @@ pub(crate) fn connected(w: &World, x: usize) -> bool {
             || w.audit.hears_since(x, y, w.now).is_some()
                 && w.audit.hears_since(y, x, w.now).is_some()
     });
-    both.count() > voters.len() / 2
+    both.count() + w.etcd_votes(x) > (voters.len() + usize::from(w.o.etcd)) / 2
+}
+
+/// Of those that vote for a master, how many are an etcd.
+fn etcd_voted(w: &World, x: usize) -> usize {
+    let host = &w.hosts[x];
+    let Some(process) = &host.process else { return 0 };
+    let lease = process.node.snapshot(host.clock.local(w.now)).lease;
+    let held = lease.and_then(|lease| lease.arbiter).is_some_and(|arbiter| arbiter.held);
+    usize::from(held)
+}
+
+/// Whether a change of voters is not in force yet, or cannot come into force, and a member of the old voters knows them no longer.
+pub(crate) fn forgot_in_a_change(w: &World) -> bool {
+    let old = 0..w.o.members() - w.o.spare;
+    let leases: Vec<_> = old
+        .filter_map(|host| {
+            let process = w.hosts[host].process.as_ref()?;
+            process.node.snapshot(w.hosts[host].clock.local(w.now)).lease
+        })
+        .collect();
+    leases.iter().any(|lease| lease.pending || lease.blocked)
+        && leases.iter().any(|lease| lease.voters != leases[0].voters)
 }

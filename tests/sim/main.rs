@@ -23,7 +23,7 @@
 //! Two detection times, and the slack of `Audit::wait` (rank wait, an interval, round trip) with the times of
 //! entering and leaving, after everything healed, exactly one gateway serves. With one deaf node: exactly one of the
 //! others serves (a master that turns deaf keeps its effects: with two voters nothing can tell it). With a broken
-//! link or direction between two gateways of a pair both may act, as design §5.9 says: at least one serves. If a
+//! link or direction between two gateways of a pair both may act, as docs/guarantees.md says: at least one serves. If a
 //! third node hears both, a link that breaks in quiet changes nothing: exactly one serves. It is quiet if one serves,
 //! every gateway is fit to, and no member's last word to another was lost.
 
@@ -31,6 +31,8 @@ mod attacker;
 mod audit;
 mod caught;
 mod clock;
+mod contest;
+mod etcd;
 mod faults;
 mod gateway;
 mod host;
@@ -54,7 +56,7 @@ use crate::world::Mutation;
 /// Without a wish from outside.
 const SCHEDULES: u64 = 2_000;
 /// The same with leases.
-const LEASE_SCHEDULES: u64 = 3_000;
+const LEASE_SCHEDULES: u64 = 5_000;
 /// From this many schedules on, each required situation must have occurred.
 const ENOUGH: u64 = 1_000;
 

@@ -50,6 +50,8 @@ pub(crate) struct Options {
     pub(crate) majority: bool,
     /// The last so many members, witnesses, join later.
     pub(crate) spare: usize,
+    /// An etcd votes too.
+    pub(crate) etcd: bool,
 }
 
 /// The fault that the liveness phase keeps.
@@ -107,6 +109,7 @@ impl Options {
             ]),
             majority: false,
             spare: 0,
+            etcd: false,
         }
     }
 
@@ -130,7 +133,12 @@ impl Options {
             (5, 0),
             (5, 2),
         ]);
-        if o.gateways > 1 && o.witnesses > 1 && rng.permille(600) {
+        o.etcd = rng.permille(350);
+        if o.etcd {
+            (o.gateways, o.witnesses) =
+                rng.pick(&[(2, 0), (2, 0), (2, 0), (2, 0), (2, 1), (2, 2), (3, 0), (3, 1), (4, 0)]);
+        }
+        if !o.etcd && o.gateways > 1 && o.witnesses > 1 && rng.permille(600) {
             o.spare = rng.within(1, o.witnesses as u64 - 1) as usize;
         }
         // L − M > 2 I + round trip, as `wgha check` asks for.
@@ -203,6 +211,8 @@ impl Options {
             misses: self.misses,
             preempt: self.preempt.map(|delay| Preempt { delay }),
             handover_timeout: Duration::from_nanos(self.handover_timeout),
+            // The simulated network has no neighbours to find.
+            neighbour_retry: Duration::ZERO,
             fingerprint: [7; 16],
             wireguard: if self.is_witness(member) {
                 WireguardKind::None
@@ -210,7 +220,7 @@ impl Options {
                 WireguardKind::Kernel
             },
             quorum: if self.majority {
-                Quorum::Majority { reaction: Duration::from_nanos(REACTION) }
+                Quorum::Majority { reaction: Duration::from_nanos(REACTION), arbiter: self.etcd }
             } else {
                 Quorum::None
             },

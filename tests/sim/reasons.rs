@@ -13,12 +13,25 @@ pub(crate) fn check(w: &mut World, x: usize, from: Role, to: Role, term: Term, r
     Audit::look_for_usurper(w);
     let (rule, verdict) = match to {
         Role::Master => took_over(w, x, from, term, reason),
-        Role::Init => (Rule::Unjustified, ok(matches!(reason, Reason::Started), "init again")),
+        Role::Init => (Rule::Unjustified, again(w, x, reason)),
         Role::Backup | Role::Fault => (Rule::Unjustified, rests(w, x, from, to, reason)),
     };
     if let Err(why) = verdict {
         let what = format!("{} {from:?} to {to:?} of {term}, {reason}: {why}", host_name(x));
         w.audit.broken(rule, what);
+    }
+}
+
+/// Init is where a process begins, and a session.
+pub(crate) fn again(w: &World, x: usize, reason: &Reason) -> Verdict {
+    match reason {
+        Reason::Started => Ok(()),
+        // The clock's rate and all configs of this schedule are within that.
+        Reason::Slept(gap) => ok(
+            gap.as_nanos() as Nanos > w.audit.short && w.hosts[x].gateway.holds().is_none(),
+            "it slept for no longer than a lease, or effects of it stand",
+        ),
+        _ => Err("init again".to_owned()),
     }
 }
 

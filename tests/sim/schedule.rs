@@ -99,14 +99,16 @@ fn start(w: &mut World) {
 fn liveness_time(w: &World) -> Nanos {
     if w.o.majority {
         let abstains = w.audit.abstains_until.saturating_sub(w.now);
-        return abstains + 8 * w.audit.long + 3 * w.audit.wait + w.o.enter + 2 * w.o.leave;
+        let etcd = if w.o.etcd { 3 * (4 * w.o.detection() + 2 * SECOND) } else { 0 };
+        return etcd + abstains + 8 * w.audit.long + 3 * w.audit.wait + w.o.enter + 2 * w.o.leave;
     }
     2 * w.audit.long + w.audit.wait + w.o.enter + 2 * w.o.leave
 }
 
 /// Heals, waits, and looks who serves.
 fn live(w: &mut World) {
-    let remaining = w.o.remaining;
+    // Who forgot everything in a change of voters grants nothing before that is over: another broken node would be one too many.
+    let remaining = if leases::forgot_in_a_change(w) { Remaining::Nothing } else { w.o.remaining };
     let quiet = serving(w).len() == 1
         && w.gateways().all(|host| w.eligible(host))
         && w.audit.nothing_missed();

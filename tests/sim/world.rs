@@ -12,9 +12,10 @@ use wgha_proto::{
 
 use crate::attacker::Attacker;
 use crate::audit::{Audit, Rule};
+use crate::etcd::{Desk, Etcd};
 use crate::faults::Faults;
 use crate::gateway::Manner;
-use crate::host::{Host, Input, Origin};
+use crate::host::{Attack, Host, Input, Origin};
 use crate::network::{Datagram, Network};
 use crate::options::{Nanos, Options, member_of_peer};
 use crate::rng::Rng;
@@ -62,11 +63,13 @@ pub(crate) enum Mutation {
     VotesForgotten,
     /// The gate stays open beyond the permission.
     GateOpen,
+    /// etcd forgets what is bound before its time.
+    EtcdHasty,
 }
 
 /// Something that happens at a time.
 #[derive(Debug)]
-enum Happening {
+pub(crate) enum Happening {
     Deliver(Datagram, Origin),
     Wake(usize),
     Gateway(usize),
@@ -75,6 +78,13 @@ enum Happening {
     Probe(usize),
     Answer(usize, u32, Evidence),
     Health(usize, u32),
+    /// A request to etcd arrives, of this host, its run, its number.
+    Etcd(usize, u32, u64, wgha_proto::Request),
+    Answered(usize, u32, u64, Option<(wgha_proto::ArbiterHeader, wgha_proto::Answer)>),
+    /// The agent tells its node.
+    Word(usize, u32, wgha_proto::Word),
+    /// The agent's timer.
+    Desk(usize, u32),
     Fault(usize),
     Heal(usize),
     Attack,
@@ -121,6 +131,7 @@ pub(crate) struct World {
     pub(crate) attacker: Attacker,
     pub(crate) audit: Audit,
     pub(crate) stats: Stats,
+    pub(crate) etcd: Option<Etcd>,
     pub(crate) mutation: Mutation,
     pub(crate) trace: bool,
     /// The trace shows every datagram.
@@ -156,7 +167,10 @@ impl World {
             }
         }
         let count = hosts.len();
+        let hasty = mutation == Mutation::EtcdHasty;
+        let etcd = o.etcd.then(|| Etcd::draw(&mut rng, count, o.interval, hasty));
         World {
+            etcd,
             now: 0,
             network: Network::new(count, o.paths),
             faults: Faults::new(),
@@ -193,7 +207,7 @@ impl World {
         self.now = self.now.max(end);
     }
 
-    fn at(&mut self, at: Nanos, what: Happening) {
+    pub(crate) fn at(&mut self, at: Nanos, what: Happening) {
         self.order += 1;
         self.queue.push(Reverse(Entry { at: at.max(self.now), order: self.order, what }));
     }
@@ -244,6 +258,22 @@ impl World {
                     self.at(next, Happening::Health(host, boot));
                 }
             }
+            Happening::Etcd(host, boot, number, request) => {
+                self.serve(host, boot, number, &request);
+            }
+            Happening::Answered(host, boot, number, answer) => {
+                self.feed_answer(host, boot, number, answer);
+            }
+            Happening::Word(host, boot, word) => {
+                if self.hosts[host].boots == boot {
+                    self.feed(host, Input::Word(word));
+                }
+            }
+            Happening::Desk(host, boot) => {
+                if self.hosts[host].boots == boot && self.hosts[host].running() {
+                    self.desk(host);
+                }
+            }
             Happening::Fault(fault) => Faults::strike(self, fault),
             Happening::Heal(fault) => Faults::heal(self, fault),
             Happening::Attack => {
@@ -267,7 +297,8 @@ impl World {
         }
         let mut rng = Rng::new(self.rng.next());
         self.leases_boot(host, &mut disk);
-        self.hosts[host].boot(now, &mut rng, disk);
+        let etcd = self.etcd.is_some() && !self.hosts[host].witness;
+        self.hosts[host].boot(now, &mut rng, disk, etcd);
         self.note(|| format!("{} boots", host_name(host)));
         self.audit.booted(host, now);
         let boot = self.hosts[host].boots;
@@ -401,6 +432,12 @@ impl World {
             Input::Reload(config, keys) => {
                 self.audit.reloaded(host, self.now);
                 self.with_node(host, |node, now| node.reconfigure(now, *config, keys));
+            }
+            Input::Word(word) => self.with_node(host, |node, now| node.handle_arbiter(now, word)),
+            Input::Answered(number, answer) => {
+                self.answered(host, number, answer);
+                self.desk(host);
+                return;
             }
             Input::Datagram(datagram, origin) => {
                 self.receive(host, datagram, origin);
@@ -546,8 +583,45 @@ impl World {
             self.stop(host);
             return;
         }
+        if self.renew(host) {
+            self.drain(host, None);
+            return;
+        }
         self.set_timer(host);
         self.probe_if_wanted(host);
+        self.desk(host);
+    }
+
+    /// A new session in the same process, as the daemon's loop begins it: what a restart knows, beside a reconciler
+    /// and a machine that go on.
+    fn renew(&mut self, host: usize) -> bool {
+        let now = self.now;
+        let h = &mut self.hosts[host];
+        let local = h.clock.local(now);
+        let Some(process) = h.process.as_mut().filter(|process| process.node.wants_session())
+        else {
+            return false;
+        };
+        let effects = h.gateway.holds();
+        let session = self.rng.bytes();
+        process.node.renew(local, session, &self.rng.bytes());
+        // Another session asks etcd in its own name.
+        process.desk = process.desk.is_some().then(|| Desk::new(&h.config, session));
+        process.probing = false;
+        h.boots += 1;
+        let boot = h.boots;
+        self.note(|| format!("{} begins a new session", host_name(host)));
+        self.stats.add(Situation::Renewed);
+        self.leases_renew(host);
+        self.audit.renewed(host, now);
+        if effects.is_some() {
+            self.audit.broken(Rule::LeftFirst, "a new session before `Left`".to_owned());
+        }
+        self.at(now, Happening::Health(host, boot));
+        if self.o.evidence {
+            self.at(now, Happening::Probe(host));
+        }
+        true
     }
 
     /// True if the node has stopped.
@@ -727,10 +801,18 @@ impl World {
             let kept = std::mem::take(&mut self.hosts[host].inbox);
             let (datagrams, inputs): (Vec<_>, Vec<_>) =
                 kept.into_iter().partition(|input| matches!(input, Input::Datagram(..)));
-            for input in inputs.into_iter().chain(datagrams) {
+            let boot = self.hosts[host].boots;
+            for mut input in inputs.into_iter().chain(datagrams) {
+                if let Input::Datagram(_, Origin::Attack(attack @ Attack::Replay)) = &mut input
+                    && self.hosts[host].boots > boot
+                {
+                    // What it had seen before it slept, its new session has not.
+                    *attack = Attack::OldReceiver;
+                }
                 self.feed(host, input);
             }
             self.feed(host, Input::Timer);
+            self.desk(host);
         }
     }
 

@@ -11,7 +11,7 @@ mod net;
 
 use std::io::ErrorKind;
 use std::net::UdpSocket;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use net::{CLIENT, FLOATING, Keys, Net, PORT, choice, enter, kernel, within};
 use wgha::wireguard::conf::WgConf;
@@ -57,6 +57,15 @@ async fn keepalives(wg: &mut Box<dyn Backend>) {
     wg.up().await.unwrap();
 }
 
+/// Brings it up. A program that another test starts holds our closed sockets until it runs.
+async fn up(wg: &mut Box<dyn Backend>) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while let Err(e) = wg.up().await {
+        assert!(matches!(e, WgError::PortTaken(_)) && Instant::now() < end, "{e}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// Sockets on WireGuard's port in the namespace of this thread.
 fn port_is_free() -> bool {
     port::is_free(PORT, Source::default()).unwrap()
@@ -95,7 +104,7 @@ fn staged_is_silent_and_up_speaks_from_the_floating_ip() {
         assert_eq!(wg.state().await.unwrap(), UP);
         assert!(!port_is_free());
         keepalives(&mut wg).await;
-        socket.set_read_timeout(Some(Duration::from_secs(8))).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         let mut packet = [0; 2048];
         let (len, from) = socket.recv_from(&mut packet).expect("a handshake initiation");
         assert_eq!((len, packet[0]), (148, 1));
@@ -111,12 +120,12 @@ fn staged_is_silent_and_up_speaks_from_the_floating_ip() {
             wg.set_source(Source { v4: Some(other.parse().unwrap()), v6: None });
             wg.up().await.unwrap();
             let from_other = || socket.recv_from(&mut packet).unwrap().1.ip().to_string() == other;
-            assert!(within(Duration::from_secs(8), from_other));
+            assert!(within(Duration::from_secs(30), from_other));
         }
 
         wg.down().await.unwrap();
         assert_eq!(wg.state().await.unwrap(), STAGED);
-        assert!(port_is_free());
+        assert!(within(Duration::from_secs(20), port_is_free));
         assert!(quiet(&socket, Duration::from_millis(2500)), "a packet while down");
         assert!(!net.ip(&net.gateway, "route show").contains("10.98"));
         wg.down().await.unwrap();
@@ -152,11 +161,11 @@ fn a_client_is_served_and_remembered() {
             let kept = wg.peers().await.unwrap();
             assert_eq!(kept[0].endpoint, seen[0].endpoint);
             assert!(kept[0].last_handshake.is_some());
-            wg.up().await.unwrap();
+            up(&mut wg).await;
             // The gateway speaks first: it knows where the client is.
-            assert!(within(Duration::from_secs(10), || net.ping(&net.gateway, INNER, ALICE, 1)));
+            assert!(within(Duration::from_secs(30), || net.ping(&net.gateway, INNER, ALICE, 1)));
         }
-        assert!(net.ping(&net.client, ALICE, INNER, 1));
+        assert!(within(Duration::from_secs(20), || net.ping(&net.client, ALICE, INNER, 1)));
     });
 }
 
@@ -182,16 +191,21 @@ fn a_kick_speaks_to_where_the_peer_was() {
         assert!(matches!(wg.set_endpoints(&known).await, Err(WgError::Up)));
         assert!(quiet(&with, Duration::from_secs(1)) && quiet(&without, Duration::from_millis(1)));
         let kick = |public_key, keepalive| Kick { public_key, keepalive, handshake: true };
-        wg.live().kick(&[kick(alice, 25), kick(bob, 0), kick([7; 32], 0)]).await.unwrap();
-        for socket in [&with, &without] {
-            socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
-            let mut packet = [0; 2048];
-            let (len, from) = socket.recv_from(&mut packet).expect("a handshake initiation");
-            assert_eq!((len, packet[0]), (148, 1));
-            assert_eq!(from.to_string(), format!("{FLOATING}:{PORT}"));
+        // The second time as if the first had been lost, long before WireGuard would try again by itself.
+        for _ in 0..2 {
+            wg.live().kick(&[kick(alice, 25), kick(bob, 0), kick([7; 32], 0)]).await.unwrap();
+            for socket in [&with, &without] {
+                socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+                let mut packet = [0; 2048];
+                let (len, from) = socket.recv_from(&mut packet).expect("a handshake initiation");
+                assert_eq!((len, packet[0]), (148, 1));
+                assert_eq!(from.to_string(), format!("{FLOATING}:{PORT}"));
+            }
+            wg.live().settle();
+            assert_eq!(wg.state().await.unwrap(), UP, "each has its keepalive");
+            wg.forget_unanswered().await.unwrap();
+            assert_eq!(wg.state().await.unwrap(), UP, "with its key");
         }
-        wg.live().settle();
-        assert_eq!(wg.state().await.unwrap(), UP, "each has its keepalive");
         wg.down().await.unwrap();
         wg.live().kick(&[kick(alice, 0), kick(bob, 0)]).await.unwrap();
         assert!(quiet(&with, Duration::from_secs(1)), "a kick that comes late is none");
@@ -250,7 +264,8 @@ fn a_difference_leaves_other_sessions_alone() {
     in_gateway(&net, async |mut wg| {
         wg.stage(&both).await.unwrap();
         wg.up().await.unwrap();
-        let ping = |to: &str| net.ping(&net.gateway, INNER, to, 1);
+        let once = |to: &str| net.ping(&net.gateway, INNER, to, 1);
+        let ping = |to: &str| within(Duration::from_secs(20), || once(to));
         assert!(within(Duration::from_secs(20), || net.ping(&net.client, ALICE, INNER, 1)));
         assert!(within(Duration::from_secs(20), || net.ping(&net.client, BOB, INNER, 1)));
         let handshake = |name: &str| net.wg(&net.client, &["show", name, "latest-handshakes"]);
@@ -290,7 +305,7 @@ fn a_difference_leaves_other_sessions_alone() {
         // One peer goes, the other does not notice.
         let one = conf(&net, &keys, &[(&alice.public, "10.99.0.2/32, 10.99.0.9/32", "")]);
         wg.stage(&one).await.unwrap();
-        assert!(ping(ALICE) && !ping(BOB));
+        assert!(ping(ALICE) && !once(BOB));
         assert_eq!(handshake(&a), before.0);
         assert_eq!(wg.state().await.unwrap(), UP);
     });
@@ -328,7 +343,7 @@ fn a_new_key_and_port_on_a_device_that_is_up() {
         assert_eq!(wg.state().await.unwrap(), UP);
         assert!(!port::is_free(PORT + 1, Source::default()).unwrap());
         // The embedded engine's tasks let go of their old sockets in their own time.
-        assert!(within(Duration::from_secs(2), port_is_free));
+        assert!(within(Duration::from_secs(20), port_is_free));
         let shown = net.wg(&net.gateway, &["show", &net.interface]);
         assert!(shown.contains(&other.public) && shown.contains("51821"), "{shown}");
         assert!(shown.contains("fwmark: 0x7"), "{shown}");
@@ -351,7 +366,7 @@ fn a_taken_port_is_named() {
         assert!(matches!(e, WgError::PortTaken(PORT)), "{e}");
         assert_eq!(wg.state().await.unwrap(), STAGED);
         drop(other);
-        wg.up().await.unwrap();
+        up(&mut wg).await;
         assert_eq!(wg.state().await.unwrap(), UP);
     });
 }
@@ -426,9 +441,13 @@ fn what_others_remove_is_put_back() {
         if !kernel() {
             let mut failure = wg.failure();
             let failed = failure.wait_for(Option::is_some);
-            tokio::time::timeout(Duration::from_secs(5), failed).await.expect("a failure").unwrap();
+            tokio::time::timeout(Duration::from_secs(60), failed)
+                .await
+                .expect("a failure")
+                .unwrap();
         }
         assert!(!wg.state().await.unwrap().exists);
+        assert!(matches!(wg.peers().await, Err(WgError::NotStaged)), "no device knows of no peer");
         assert!(matches!(wg.up().await, Err(WgError::NotStaged)));
         wg.stage(&conf).await.unwrap();
         assert_eq!(wg.state().await.unwrap(), STAGED);
@@ -465,7 +484,7 @@ fn a_device_left_over() {
             drop(first);
             let staged = async || second.stage(&conf).await.is_ok();
             let mut staged = staged;
-            for _ in 0..50 {
+            for _ in 0..300 {
                 if staged().await {
                     break;
                 }
@@ -503,7 +522,7 @@ fn both_families_from_their_floating_ips() {
         wg.up().await.unwrap();
         keepalives(&mut wg).await;
         for (socket, address) in [(&v4, FLOATING), (&v6, floating)] {
-            socket.set_read_timeout(Some(Duration::from_secs(8))).unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
             let (len, from) = socket.recv_from(&mut [0; 2048]).expect(address);
             assert_eq!((len, from.ip().to_string(), from.port()), (148, address.to_owned(), PORT));
         }

@@ -28,6 +28,15 @@ fn a_late_outage_counts_and_a_shorter_one_before_does_not_hide_it() {
 }
 
 #[test]
+fn an_outage_that_outlasts_the_window_counts_to_its_end() {
+    let outage = probes(4000, &[(2010, 2020), (2100, 3000)]).outage(2000 * MS, 2300 * MS).unwrap();
+    assert_eq!(outage.outage, Some(Duration::from_millis(901)));
+    assert_eq!((outage.last_before, outage.first_after), (2099 * MS, Some(3000 * MS)));
+    // Noise is of the window alone: what follows it is the fault.
+    assert_eq!(outage.noise, Some(Duration::from_millis(1)));
+}
+
+#[test]
 fn no_recovery_is_said() {
     let outage = probes(4000, &[(2000, 4000)]).outage(2000 * MS, 3999 * MS).unwrap();
     assert_eq!((outage.outage, outage.first_after), (None, None));

@@ -19,10 +19,13 @@ pub struct NodeConfig {
     pub interval: Duration,
     /// Heartbeats missed until a master counts as silent, 2..=255.
     pub misses: u8,
-    /// Hand over to a node of higher priority (design §5.2).
+    /// Hand over to a node of higher priority.
     pub preempt: Option<Preempt>,
     /// How long the preparation of a handover may take before it is called off.
     pub handover_timeout: Duration,
+    /// How long the machine may take to ask again for a neighbour that did not answer (RFC 4861 §10, RETRANS_TIMER: 1 s): so much later than
+    /// a source of evidence a master may be heard again.
+    pub neighbour_retry: Duration,
     /// What must agree between nodes, hashed; a difference is shown, never a reason to drop. The
     /// second half is of what gateways alone know; zero agrees with all.
     pub fingerprint: [u8; 16],
@@ -54,6 +57,8 @@ pub enum Quorum {
         /// How long effects may take to go off once the permission is over, at least
         /// [`LEAST_REACTION`](crate::LEAST_REACTION).
         reaction: Duration,
+        /// An etcd votes as well ([`Agent`](crate::Agent)).
+        arbiter: bool,
     },
 }
 

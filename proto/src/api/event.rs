@@ -29,7 +29,7 @@ pub enum Event {
         /// Reachable now.
         alive: bool,
     },
-    /// Another master yielded to me: announce addresses and assert claims again (design §5.5).
+    /// Another master yielded to me: announce addresses and assert claims again.
     Reassert {
         /// My term.
         term: Term,
@@ -59,9 +59,8 @@ pub enum Event {
     Withdrew(Term),
     /// A vote was given to another session or term, or other voters came into force: keep it on disk.
     Votes(VoteRecord),
-    /// Someone else counts in my session: this machine was copied, or set back to an earlier state. The node serves
-    /// no more; what helps is a new session, which a new process has.
-    Copied,
+    /// The last session is over, and a new one began ([`Node::renew`](crate::Node::renew)): why.
+    Renewed(Reason),
     /// [`Command::Stop`](super::Command::Stop) is complete.
     Stopped,
 }
@@ -108,7 +107,7 @@ pub enum Reason {
     Fault(String),
     /// Another live process uses my name.
     DuplicateName,
-    /// Someone else counts in my session: this machine was copied, or set back.
+    /// This machine was copied, or set back to an earlier state.
     Copied,
     /// What kept me from serving is over.
     Recovered,
@@ -163,7 +162,7 @@ impl std::fmt::Display for Reason {
             Reason::Slept(gap) => write!(f, "did not run for {} ms", gap.as_millis()),
             Reason::Fault(why) => write!(f, "fault: {why}"),
             Reason::DuplicateName => f.write_str("fault: duplicate name"),
-            Reason::Copied => f.write_str("fault: this machine was copied or set back"),
+            Reason::Copied => f.write_str("this machine was copied or set back"),
             Reason::Recovered => f.write_str("able to serve again"),
             Reason::Stopping => f.write_str("stopping"),
             Reason::Maintenance => f.write_str("maintenance"),

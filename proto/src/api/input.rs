@@ -9,11 +9,11 @@ use crate::time::Time;
 pub struct Boot {
     /// Random; identifies this run of the process to its peers.
     pub session: [u8; 16],
-    /// Random; whoever shows it ends the session (design §4, obituary).
+    /// Random; whoever shows it ends the session (docs/protocol.md §5).
     pub obituary_secret: [u8; 32],
     /// The highest term known when the process last ran; 0 if unknown.
     pub highest_term: Term,
-    /// Maintenance was on when the process last ran (design §5.11).
+    /// Maintenance was on when the process last ran (docs/protocol.md §6).
     pub maintenance: bool,
     /// What was kept of votes; `None` without a memory. With [`Quorum::Majority`](super::Quorum::Majority) the caller
     /// has written a `longest` of at least the detection time to disk before the node starts or takes a config,
@@ -81,7 +81,7 @@ pub enum Ability {
     Unable(String),
 }
 
-/// The outcome of the health checks (design §5.7).
+/// The outcome of the health checks (docs/protocol.md §6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Health {
     /// Every check passes.
@@ -90,7 +90,7 @@ pub struct Health {
     pub last_pass_began: Option<Time>,
 }
 
-/// Outside evidence: does something that is no node of the cluster answer me? (design §5.4)
+/// Outside evidence: does something that is no node of the cluster answer me? (docs/protocol.md §7)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Evidence {
     /// There is nothing to ask; takeovers need no evidence.

@@ -47,6 +47,36 @@ pub struct LeaseSnapshot {
     pub blocked: bool,
     /// It does not vote for so long: it may have granted a lease before it restarted.
     pub abstains: Option<Duration>,
+    /// What became of asks and leases.
+    pub counts: LeaseCounts,
+    /// The arbiter, if it is one of the voters in force.
+    pub arbiter: Option<ArbiterSnapshot>,
+}
+
+/// What became of asks and leases since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeaseCounts {
+    /// Asks of other nodes that this one granted, renewals among them.
+    pub granted: u64,
+    /// Asks of other nodes that it refused.
+    pub refused: u64,
+    /// Leases that it got: by votes, or handed on.
+    pub won: u64,
+    /// Leases of its own that ran out while it was master.
+    pub lost: u64,
+}
+
+/// A picture of the arbiter's vote at one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArbiterSnapshot {
+    /// Its name among the voters.
+    pub name: NodeName,
+    /// It answers this node.
+    pub present: bool,
+    /// Its vote is needed: asked for, and kept.
+    pub wanted: bool,
+    /// Its vote is this node's.
+    pub held: bool,
 }
 
 /// A picture of one peer.

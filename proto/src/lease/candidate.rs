@@ -122,6 +122,10 @@ impl Candidate {
         self.bid.as_mut().filter(|bid| bid.term == term)
     }
 
+    pub(crate) fn parts_mut(&mut self) -> Option<&mut Parts> {
+        self.bid.as_mut().map(|bid| &mut bid.parts)
+    }
+
     /// Withdraws the bid for ever, and asks for nothing before `not_before`. The term, if there was one.
     pub(crate) fn withdraw(&mut self, not_before: Time) -> Option<Term> {
         let bid = self.bid.take()?;

@@ -23,10 +23,27 @@ impl Parts {
         }
     }
 
+    /// The arbiter's vote is mine until `until`, which it may be for longer than L.
+    pub(crate) fn note_until(&mut self, voter: Tag, until: Time) {
+        match self.0.iter_mut().find(|(tag, _)| *tag == voter) {
+            Some((_, known)) => *known = until.max(*known),
+            None => self.0.push((voter, until)),
+        }
+    }
+
+    /// What this voter granted counts no more.
+    pub(crate) fn forget(&mut self, voter: Tag) {
+        self.0.retain(|(tag, _)| *tag != voter);
+    }
+
     /// The end of the lease that these parts make: the k-th latest. `None` without a majority.
     pub(crate) fn end(&self, set: &VoterSet) -> Option<Time> {
-        let mut ends: Vec<Time> =
-            self.0.iter().filter(|(voter, _)| set.contains(voter)).map(|(_, end)| *end).collect();
+        self.end_by(set, |_| true)
+    }
+
+    fn end_by(&self, set: &VoterSet, counts: impl Fn(&Tag) -> bool) -> Option<Time> {
+        let counted = self.0.iter().filter(|(voter, _)| set.contains(voter) && counts(voter));
+        let mut ends: Vec<Time> = counted.map(|(_, end)| *end).collect();
         ends.sort_unstable_by(|a, b| b.cmp(a));
         ends.get(set.majority() - 1).copied()
     }
@@ -100,6 +117,14 @@ impl Holder {
     pub(crate) fn end(&self, set: &VoterSet) -> Time {
         let own = self.parts.end(set).unwrap_or(Time::ZERO);
         own.max(self.inherited.map_or(Time::ZERO, |inherited| inherited.end)).max(self.grace)
+    }
+
+    /// When it would end without the arbiter.
+    pub(crate) fn end_without_arbiter(&self, set: &VoterSet) -> Time {
+        let arbiter = set.arbiter().map(|(_, tag)| tag);
+        let own = self.parts.end_by(set, |voter| Some(*voter) != arbiter);
+        let inherited = self.inherited.map_or(Time::ZERO, |inherited| inherited.end);
+        own.unwrap_or(Time::ZERO).max(inherited).max(self.grace)
     }
 
     pub(crate) fn print(&self, p: &mut Printer) {

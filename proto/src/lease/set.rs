@@ -13,6 +13,8 @@ pub(crate) struct VoterSet {
     /// Sorted.
     names: Vec<String>,
     tags: Vec<Tag>,
+    /// Of the arbiter, if there is one: which of the names.
+    arbiter: Option<usize>,
     hash: SetHash,
 }
 
@@ -30,12 +32,24 @@ impl VoterSet {
         let mut hash = SetHash::default();
         hash.copy_from_slice(&context.finish().as_ref()[..16]);
         let tags = names.iter().map(|name| node_tag(cluster, name)).collect();
-        VoterSet { names, tags, hash }
+        let arbiter = names.iter().position(|name| name.starts_with(crate::arbiter::PREFIX));
+        VoterSet { names, tags, arbiter, hash }
     }
 
     /// The names, sorted: kept on disk.
     pub(crate) fn names(&self) -> &[String] {
         &self.names
+    }
+
+    /// The nodes, sorted.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &String> {
+        self.names.iter().enumerate().filter(|(i, _)| Some(*i) != self.arbiter).map(|(_, n)| n)
+    }
+
+    /// The name and the tag of the arbiter, if one votes.
+    pub(crate) fn arbiter(&self) -> Option<(&str, Tag)> {
+        let index = self.arbiter?;
+        Some((self.names.get(index)?, *self.tags.get(index)?))
     }
 
     pub(crate) fn hash(&self) -> SetHash {

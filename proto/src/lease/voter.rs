@@ -5,7 +5,7 @@
 //!    ▲                  │            │
 //!    │ time, release,   │            │ release to a successor
 //!    │ withdrawal,      │            ▼
-//!    └── obituary ──────┘      handed on: only the successor's transfer is granted, until the same time
+//!    └── its end ───────┘      handed on: only the successor's transfer is granted, until the same time
 //! ```
 
 use std::time::Duration;
@@ -24,6 +24,8 @@ pub(crate) struct Grant {
     pub(crate) term: Term,
     /// The number of the ask that was granted last.
     pub(crate) ask: u64,
+    /// What that ask was granted for. A config that is longer by now makes no earlier grant longer.
+    pub(crate) duration: Duration,
     pub(crate) until: Time,
     /// Released to a successor: what is left of it is for that one.
     handed_on: bool,
@@ -126,6 +128,7 @@ impl Voter {
             session: ask.session,
             term: ask.term,
             ask: ask.number,
+            duration: timing.lease,
             until: now + timing.lease,
             handed_on: false,
         });
@@ -165,9 +168,9 @@ impl Voter {
         }
     }
 
-    /// This session is over, by its own word or its obituary: nothing of it acts any more.
+    /// This session is over, by its own word or its obituary: nothing of it acts any more. A successor of it may.
     pub(crate) fn ended(&mut self, session: SessionId) {
-        if self.grant.is_some_and(|grant| grant.session == session) {
+        if self.grant.is_some_and(|grant| grant.session == session && !grant.handed_on) {
             self.grant = None;
         }
     }
@@ -186,7 +189,7 @@ impl Voter {
         p.put(self.grant.is_some());
         if let Some(grant) = &self.grant {
             let ask = last(&grant.node).saturating_sub(grant.ask);
-            p.put((grant.node, grant.session, grant.term, ask, grant.handed_on));
+            p.put((grant.node, grant.session, grant.term, ask, grant.duration, grant.handed_on));
             p.at(grant.until);
         }
         for (tag, session, number) in &self.last {

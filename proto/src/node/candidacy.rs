@@ -77,6 +77,7 @@ impl Node {
         let Some(bid) = lease.candidate.take() else { return false };
         lease.holder = Some(Holder::new(bid.term, bid.parts, None));
         self.held_back = None;
+        self.lease_counts.won += 1;
         self.step(Input::Won, bid.reason);
         true
     }
@@ -99,7 +100,8 @@ impl Node {
         let set = &lease.voters.in_force;
         let mine = usize::from(set.contains(&self.tag));
         let votes = self.peers.iter().filter(|peer| peer.alive && set.contains(&peer.tag)).count();
-        (mine + votes < set.majority()).then_some("no-majority")
+        let arbiter = usize::from(set.arbiter().is_some() && lease.arbiter.present);
+        (mine + votes + arbiter < set.majority()).then_some("no-majority")
     }
 
     /// Gives up what I ask for, for ever; frees my own vote, and tells all.

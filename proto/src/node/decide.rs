@@ -26,6 +26,7 @@ impl Node {
         self.adopt_voters();
         self.elect();
         self.candidacy();
+        self.judge_arbiter();
         self.keep_votes();
         self.refresh_level();
     }
@@ -73,7 +74,7 @@ impl Node {
 
     /// How long ago the trouble began that a change of role answers: the first part of every failover,
     /// shown in events.
-    fn detect_time(&self, reason: &Reason) -> Duration {
+    pub(super) fn detect_time(&self, reason: &Reason) -> Duration {
         match reason {
             Reason::MasterSilent(_) => {
                 self.best_claim().map_or(Duration::ZERO, |(_, claim)| self.now.since(claim.last))
@@ -136,8 +137,6 @@ impl Node {
     fn judge_ability(&mut self) {
         let unable = if self.config.witness {
             None
-        } else if self.copied {
-            Some(Reason::Copied)
         } else if self.duplicate.fault {
             Some(Reason::DuplicateName)
         } else if let Ability::Unable(why) = &self.ability {
@@ -217,6 +216,9 @@ impl Node {
         }
         if self.stopping.is_some() {
             return Some("stopping");
+        }
+        if self.over.is_some() {
+            return Some("session-over");
         }
         match self.state {
             State::Init => Some("listening"),

@@ -39,7 +39,13 @@ impl Node {
     }
 
     fn print_role(&self, p: &mut Printer) {
-        p.put((self.session, self.state as u8, self.level.role, self.level.term));
+        p.put((
+            self.session,
+            self.state as u8,
+            self.over.is_some(),
+            self.level.role,
+            self.level.term,
+        ));
         p.put((&self.level.master, self.term, self.highest, self.highest_held));
         for at in [
             self.expected,
@@ -48,7 +54,7 @@ impl Node {
             self.won_at,
             self.vacancy.since,
             self.vacancy.reserved_until,
-            self.isolated_until,
+            self.outside.isolated_until,
         ] {
             p.at(at);
         }
@@ -57,7 +63,7 @@ impl Node {
         }
         p.maybe_at(self.failure.hold.as_ref().map(|(until, _)| *until));
         p.maybe_at(self.duplicate.first);
-        p.put((discriminant(&self.ability), discriminant(&self.evidence), self.health.ok));
+        p.put((discriminant(&self.ability), discriminant(&self.outside.evidence), self.health.ok));
         p.put((self.maintenance, self.stopping.map(|stopping| discriminant(&stopping))));
     }
 
@@ -103,7 +109,7 @@ impl Node {
         }
         p.maybe_at(peer.lease.echoed);
         p.put(peer.lease.refused.map(|(term, _)| term));
-        p.maybe_at(peer.lease.refused.map(|(_, until)| until));
+        p.maybe_at(peer.lease.refused.and_then(|(_, until)| until));
         p.put(peer.lease.answered.map(|(_, verdict)| discriminant(&verdict)));
         p.maybe_at(peer.lease.answered.map(|(at, _)| at));
     }
@@ -118,8 +124,11 @@ impl Lease {
         if let Some(holder) = &self.holder {
             holder.print(p);
         }
+        p.put(self.arbiter.present);
+        p.at(self.arbiter.wanted_until);
         p.at(self.withdrawal_until);
         p.at(self.released_end);
+        p.put(self.handed_on);
         p.length(self.longest);
     }
 }

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::Node;
+use super::arbiter::Arbiter;
 use super::voters::Voters;
 use crate::api::{Reason, Term};
 use crate::election::{Input, State};
@@ -33,10 +34,13 @@ pub(super) struct Lease {
     pub(super) withdrawal_until: Time,
     /// The end of the lease that I released.
     pub(super) released_end: Time,
+    /// A successor may act until then.
+    pub(super) handed_on: bool,
     /// The longest duration that this run or one before may have granted.
     pub(super) longest: Duration,
     /// The same of this run alone.
     pub(super) own_longest: Duration,
+    pub(super) arbiter: Arbiter,
     /// What was told of my votes, to be kept.
     pub(super) told: (voter::Highest, Duration),
 }
@@ -44,8 +48,8 @@ pub(super) struct Lease {
 /// What a node keeps about the asks of one peer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct PeerLease {
-    /// The term that I refused it, and until when.
-    pub(super) refused: Option<(Term, Time)>,
+    /// The term that I refused it, and until when; `None`: for ever.
+    pub(super) refused: Option<(Term, Option<Time>)>,
     /// When it was answered last, and what.
     pub(super) answered: Option<(Time, Verdict)>,
     /// When I sent the message that its newest timely one echoes.
@@ -70,6 +74,8 @@ impl Lease {
             own_asks: 0,
             withdrawal_until: Time::ZERO,
             released_end: Time::ZERO,
+            handed_on: false,
+            arbiter: Arbiter::default(),
             told: (voter.highest(), longest),
             longest,
             own_longest: timing.lease,
@@ -94,7 +100,7 @@ impl Node {
         self.lease.as_deref_mut().filter(|lease| !lease.voters.waiting)
     }
 
-    /// Before anything else at every wake: without permission there is no master (design §5.8).
+    /// Before anything else at every wake: without permission there is no master.
     pub(super) fn check_lease(&mut self) {
         let (now, detection) = (self.now, self.config.detection());
         let Some(lease) = self.leases_mut() else { return };
@@ -105,6 +111,7 @@ impl Node {
         lease.holder = None;
         lease.candidate.pause(now + detection);
         if self.state == State::Serving {
+            self.lease_counts.lost += 1;
             self.step(Input::Leave, Reason::LeaseLost);
         }
     }
@@ -149,6 +156,7 @@ impl Node {
             return false;
         }
         lease.holder = Some(Holder::new(term, Default::default(), Some(inherited)));
+        self.lease_counts.won += 1;
         true
     }
 
@@ -161,12 +169,20 @@ impl Node {
         let end = lease.holder.take().and_then(|holder| holder.transferable_until(set));
         lease.released_end = end.unwrap_or(now).max(now);
         let successor = named && lease.released_end > now;
+        lease.handed_on = successor;
         if successor {
             // Until then it may act, although nothing of it is heard.
             lease.candidate.pause(lease.released_end);
         }
         lease.own_asks += 1;
         lease.voter.released(tag, session, lease.own_asks, term, successor);
+    }
+
+    /// Whether a successor may still act on the lease that I released to it, heard or not. An obituary would free the
+    /// votes of those who missed the release, so there is none meanwhile.
+    #[must_use]
+    pub fn has_handed_on(&self) -> bool {
+        self.leases().is_some_and(|lease| lease.handed_on && self.now < lease.released_end)
     }
 
     /// What is left of the lease that I released; without leases, how long the successor is preferred.
@@ -192,15 +208,23 @@ impl Node {
             node: g.node,
             session: g.session,
             term: g.term,
-            duration_ms: millis(lease.timing.lease),
+            duration_ms: millis(g.duration),
             ask: g.ask,
         });
-        let refuse = peer.lease.refused;
+        // Rounded up, as 0 means for ever; of one whose time is over nothing is said.
+        let refuse = peer.lease.refused.and_then(|(term, until)| {
+            let remaining_ms = match until {
+                None => 0,
+                Some(until) if until > now => millis(until.since(now)).saturating_add(1),
+                Some(_) => return None,
+            };
+            Some(Refuse { term, remaining_ms })
+        });
         let withdrawn = lease.candidate.withdrawn();
         LeaseFields {
             ask: bid.or(again),
             grant,
-            refuse: refuse.map(|(term, at)| Refuse { term, remaining_ms: millis(at.since(now)) }),
+            refuse,
             withdraw: (withdrawn > 0 && now < lease.withdrawal_until).then_some(withdrawn),
             held: lease.holder.as_ref().map(|holder| Held {
                 term: holder.term,
@@ -212,13 +236,14 @@ impl Node {
     }
 
     /// Everything about leases that comes due by time.
-    pub(super) fn lease_wakes(&self) -> [Option<Time>; 4] {
-        let Some(lease) = self.leases() else { return [None; 4] };
+    pub(super) fn lease_wakes(&self) -> [Option<Time>; 5] {
+        let Some(lease) = self.leases() else { return [None; 5] };
         [
             self.permitted_until(),
             Some(lease.voter.abstain_until()),
             lease.candidate.due(&lease.timing).or(Some(lease.candidate.not_before())),
             lease.voter.grant(self.now).map(|grant| grant.until),
+            self.arbiter_wake(),
         ]
     }
 }

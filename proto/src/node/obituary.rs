@@ -6,9 +6,8 @@
 
 use crate::api::PathIndex;
 use crate::peer::micros;
-use crate::seal::SealKeys;
+use crate::wire::MAX_PATHS;
 use crate::wire::body::{Body, Obituary};
-use crate::wire::{Header, MAX_PATHS};
 
 use super::Node;
 
@@ -23,11 +22,17 @@ impl Node {
     /// bytes. Made with the config and the key in force: ask again after
     /// [`reconfigure`](Node::reconfigure).
     ///
+    /// None while a successor acts on what this session handed on: ask again when
+    /// [`has_handed_on`](Node::has_handed_on) changes.
+    ///
     /// It is sealed and to be kept where only the worker and its guard can read it: who sends it ends
     /// the session for that peer, for ever.
     #[must_use]
     pub fn obituaries(&self) -> Vec<(usize, PathIndex, Vec<u8>)> {
         let mut all = Vec::new();
+        if self.has_handed_on() {
+            return all;
+        }
         for (index, peer) in self.peers.iter().enumerate() {
             let paths = 0..peer.config.paths.min(MAX_PATHS);
             all.extend(paths.filter_map(|path| Some((index, path, self.obituary(index, path)?))));
@@ -38,18 +43,7 @@ impl Node {
     fn obituary(&self, index: usize, path: PathIndex) -> Option<Vec<u8>> {
         let key = self.keys.sending()?;
         let peer = self.peers.get(index)?;
-        let prk = self.keys.find(key, self.config.witness || peer.config.witness)?;
-        let (cluster, me) = (&self.config.cluster, &self.config.name);
-        let keys = SealKeys::derive(prk, cluster, &self.session, me, &peer.config.name);
-        let header = Header {
-            path,
-            key,
-            cluster: self.cluster_tag,
-            sender: self.tag,
-            receiver: peer.tag,
-            session: self.session,
-            counter: COUNTER,
-        };
+        let (keys, header) = (self.seal_keys(key, peer)?, self.header(peer, path, key, COUNTER));
         let secret = *self.obituary_secret;
         let body = Body {
             number: NUMBER,

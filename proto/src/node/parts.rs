@@ -83,11 +83,12 @@ pub(super) struct Releasing {
     pub(super) repeats: u32,
 }
 
-/// What is due to a session that is not established.
+/// What goes back to where a datagram came from: to a session that is not established, or on a floating path.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Answer {
     pub(super) peer: usize,
     pub(super) path: u8,
-    pub(super) echo: Echo,
+    /// What is echoed instead of the established session's newest message.
+    pub(super) echo: Option<Echo>,
     pub(super) duplicate: bool,
 }

@@ -21,7 +21,43 @@ impl Node {
         let header = self.check_header(bytes)?;
         let index =
             self.peers.iter().position(|p| p.tag == header.sender).ok_or(Refusal::Sender)?;
-        let body = self.open(index, &header, bytes)?;
+        let (now, is_next) = (self.now, self.is_next(index, &header));
+        let result = self.receive_from(index, &header, bytes);
+        // What was refused before it was opened cost nothing.
+        if result.is_err_and(|refusal| refusal > Refusal::Flooded)
+            && !is_next
+            && let Some(peer) = self.peers.get_mut(index)
+        {
+            peer.budget.charge(now);
+        }
+        result
+    }
+
+    /// Whether this is one of too many in a peer's name, and cannot be the next of its session (§5, `flooded`). What the header alone
+    /// is refused for has its own name.
+    pub(super) fn is_flood(&self, now: Time, bytes: &[u8]) -> bool {
+        let Ok(header) = self.check_header(bytes) else { return false };
+        let Some(index) = self.peers.iter().position(|p| p.tag == header.sender) else {
+            return false;
+        };
+        let spent = self.peers.get(index).is_some_and(|peer| peer.budget.is_spent(now));
+        spent && !self.is_next(index, &header) && self.check_peer(index, &header).is_ok()
+    }
+
+    /// Whether this can be the next datagram of the established session, as far as its header says.
+    fn is_next(&self, index: usize, header: &Header) -> bool {
+        let session = self.peers.get(index).and_then(|peer| peer.session_of(&header.session));
+        session.is_some_and(|session| session.is_next(header.path, header.counter))
+    }
+
+    /// One datagram of this peer, from opening it on.
+    fn receive_from(
+        &mut self,
+        index: usize,
+        header: &Header,
+        bytes: &mut [u8],
+    ) -> Result<(), Refusal> {
+        let body = self.open(index, header, bytes)?;
         if let Some(obituary) = body.obituary {
             // Before anything about the sender's own freshness: an obituary proves itself, and is often
             // about a node that can no longer say anything.
@@ -40,10 +76,10 @@ impl Node {
             if sent.is_none() && body.number <= session.newest {
                 return Err(Refusal::Replayed);
             }
-            self.hear_known(index, &header, body, sent);
+            self.hear_known(index, header, body, sent);
             return Ok(());
         }
-        self.hear_stranger(index, &header, body, sent)
+        self.hear_stranger(index, header, body, sent)
     }
 
     /// What can be refused without any arithmetic. Length, magic and cluster are at fixed places, so
@@ -72,20 +108,29 @@ impl Node {
         Ok(header)
     }
 
+    /// What its header is refused for without being opened, by what I know of the sender.
+    fn check_peer(&self, index: usize, header: &Header) -> Result<(), Refusal> {
+        let peer = self.peers.get(index).ok_or(Refusal::Sender)?;
+        if header.path >= MAX_PATHS {
+            return Err(Refusal::Path);
+        }
+        let vote = self.config.witness || peer.config.witness;
+        self.keys.find(header.key, vote).ok_or(Refusal::Key)?;
+        if peer.ended.contains(&header.session) {
+            return Err(Refusal::Ended);
+        }
+        Ok(())
+    }
+
     /// Opens the datagram, checks that it was not seen before, and reads its body. Changes nothing
     /// but the cache of keys, and that only for what is authentic.
     fn open(&mut self, index: usize, header: &Header, bytes: &mut [u8]) -> Result<Body, Refusal> {
+        self.check_peer(index, header)?;
         // A witness never holds the gateways' secret, so whatever it sends or gets is sealed with
         // the vote secret derived from it (§3).
         let vote = self.config.witness;
         let peer = self.peers.get_mut(index).ok_or(Refusal::Sender)?;
-        if header.path >= MAX_PATHS {
-            return Err(Refusal::Path);
-        }
         let prk = self.keys.find(header.key, vote || peer.config.witness).ok_or(Refusal::Key)?;
-        if peer.ended.contains(&header.session) {
-            return Err(Refusal::Ended);
-        }
         // Derived once a session. Only an established session's keys are kept: those of a stranger
         // would push them out.
         let cached = peer.rx.as_ref().filter(|(k, s, _)| *k == header.key && *s == header.session);
@@ -166,6 +211,7 @@ impl Node {
         if peer.answered_at.is_none_or(|at| now.since(at) >= interval * 3 / 4) {
             peer.answered_at = Some(now);
             let echo = Echo { session: header.session, number: body.number, age_us: 0 };
+            let echo = Some(echo);
             self.answer = Some(Answer { peer: index, path: header.path, echo, duplicate });
         }
         Err(Refusal::UnknownSession)
@@ -210,6 +256,7 @@ impl Node {
             let offset = body.wall_ns.saturating_add(half).saturating_sub(wall);
             peer.clock.add(rtt, offset);
         }
+        self.answer_floating(index, header, &body);
         // Before its content: an event about a peer that is not alive would read wrongly.
         self.note_alive(index, true);
         if newest {

@@ -26,6 +26,12 @@ impl Node {
         if !self.state.is_leaving() || term < self.term {
             return;
         }
+        if self.over.is_some() {
+            // The session is over for everyone with its goodbye; there is nobody to hand over to.
+            self.step(Input::Left, self.level.reason.clone());
+            self.queue_all();
+            return;
+        }
         let term = self.term;
         // Named only if it said `ready`; without one the role goes by §7.
         let successor = match self.outgoing.as_mut().filter(|o| o.step == Step::Leaving) {

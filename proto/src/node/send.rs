@@ -19,7 +19,7 @@ impl Node {
     pub fn poll_transmit(&mut self, now: Time, out: &mut Vec<u8>) -> Option<Destination> {
         self.now = self.now.max(now);
         // The permission ended since the last input: what would be said is no longer true.
-        if self.is_overdue() {
+        if self.is_overdue() || self.is_mute() {
             return None;
         }
         if let Some(answer) = self.answer.take()
@@ -94,13 +94,13 @@ impl Node {
         i64::try_from(now.as_nanos()).unwrap_or(i64::MAX).saturating_add(self.wall_offset)
     }
 
-    /// An ordinary heartbeat but for its echo, which names the session that was not established: with
+    /// An ordinary heartbeat; to a session that is not established, but for its echo, which names the session that was not established: with
     /// it that session proves that it is live (§5, Sessions).
     fn build_answer(&mut self, answer: Answer, out: &mut Vec<u8>) -> Option<()> {
         let now = self.now;
         let number = self.peers.get_mut(answer.peer)?.log.next(now);
         let mut body = self.body(answer.peer, number)?;
-        body.echo = Some(answer.echo);
+        body.echo = answer.echo.or(body.echo);
         body.duplicate_name = answer.duplicate;
         self.build(answer.peer, answer.path, &body, out)
     }
@@ -115,29 +115,42 @@ impl Node {
         out: &mut Vec<u8>,
     ) -> Option<()> {
         let key = self.keys.sending()?;
-        let peer = self.peers.get_mut(index)?;
-        let prk = self.keys.find(key, self.config.witness || peer.config.witness)?;
+        let peer = self.peers.get(index)?;
         // Derived anew only when the sending key changed; session and names are fixed until then.
-        if peer.tx.as_ref().is_none_or(|(id, _)| *id != key) {
-            let (cluster, me) = (&self.config.cluster, &self.config.name);
-            let keys = SealKeys::derive(prk, cluster, &self.session, me, &peer.config.name);
-            peer.tx = Some((key, keys));
+        let stale = peer.tx.as_ref().is_none_or(|(id, _)| *id != key);
+        let new = if stale { Some((key, self.seal_keys(key, peer)?)) } else { None };
+        let peer = self.peers.get_mut(index)?;
+        if new.is_some() {
+            peer.tx = new;
         }
         let counter = peer.counters.get_mut(usize::from(path))?;
         *counter += 1;
-        let header = Header {
+        let counter = *counter;
+        let peer = self.peers.get(index)?;
+        out.clear();
+        self.header(peer, path, key, counter).encode(out);
+        body.encode(out);
+        peer.tx.as_ref()?.1.seal(out)
+    }
+
+    /// What seals from this session to a peer; `None` without a key for it.
+    pub(super) fn seal_keys(&self, key: u16, peer: &Peer) -> Option<SealKeys> {
+        let prk = self.keys.find(key, self.config.witness || peer.config.witness)?;
+        let (cluster, me) = (&self.config.cluster, &self.config.name);
+        Some(SealKeys::derive(prk, cluster, &self.session, me, &peer.config.name))
+    }
+
+    /// The header of a datagram to a peer.
+    pub(super) fn header(&self, peer: &Peer, path: PathIndex, key: u16, counter: u64) -> Header {
+        Header {
             path,
             key,
             cluster: self.cluster_tag,
             sender: self.tag,
             receiver: peer.tag,
             session: self.session,
-            counter: *counter,
-        };
-        out.clear();
-        header.encode(out);
-        body.encode(out);
-        peer.tx.as_ref()?.1.seal(out)
+            counter,
+        }
     }
 
     /// What I say to one peer now (§4).
@@ -174,7 +187,7 @@ impl Node {
             }),
             handover: self.handover_step(index),
             yielded: self.yielded.map(|(term, at)| (term, millis(now.since(at)))),
-            goodbye: self.stopping == Some(Stopping::Done),
+            goodbye: self.says_goodbye(),
             // Said in answers alone.
             duplicate_name: false,
             obituary: None,
@@ -209,7 +222,7 @@ impl Node {
     /// Evidence relative to the time since I last lost this peer (§4, field 11): an older answer says
     /// nothing about which of us two is cut off.
     fn evidence_for(&self, peer: &Peer) -> (EvidenceKind, u32) {
-        match self.evidence {
+        match self.outside.evidence {
             Evidence::NoSource => (EvidenceKind::NoSource, 0),
             Evidence::Answered(at) if at > peer.lost_since => {
                 (EvidenceKind::Answered, millis(self.now.since(at)))
@@ -221,7 +234,7 @@ impl Node {
 
     /// Something outside answered a probe that I sent after `since`.
     pub(super) fn has_evidence_since(&self, since: Time) -> bool {
-        matches!(self.evidence, Evidence::Answered(at) if at > since)
+        matches!(self.outside.evidence, Evidence::Answered(at) if at > since)
     }
 
     /// The master that I hear, or am. Whoever lost it learns that it lives, and stays (§7).

@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 
 use ring::digest;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
-use super::{Backoff, Duplicate, Failure, Incoming, Node, Vacancy};
-use crate::api::{Ability, Boot, Evidence, Health, NodeConfig, Reason, RoleLevel};
+use super::{Backoff, Duplicate, Failure, Incoming, Node, Outside, Vacancy};
+use crate::api::{Ability, Boot, Evidence, Health, LeaseCounts, NodeConfig, Reason, RoleLevel};
 use crate::election::State;
 use crate::keys::Keyring;
 use crate::peer::Peer;
@@ -17,8 +17,10 @@ use crate::wire::{cluster_tag, node_tag};
 impl Node {
     /// A node that starts to listen now.
     #[must_use]
-    pub fn new(config: NodeConfig, keys: Keyring, boot: Boot, now: Time) -> Node {
-        let hash = digest::digest(&digest::SHA256, &boot.obituary_secret);
+    pub fn new(config: NodeConfig, keys: Keyring, mut boot: Boot, now: Time) -> Node {
+        let obituary_secret = Zeroizing::new(boot.obituary_secret);
+        boot.obituary_secret.zeroize();
+        let hash = digest::digest(&digest::SHA256, &*obituary_secret);
         let mut obituary_hash = [0; 32];
         obituary_hash.copy_from_slice(hash.as_ref());
         let level = RoleLevel {
@@ -38,7 +40,7 @@ impl Node {
             config,
             keys,
             session: boot.session,
-            obituary_secret: Zeroizing::new(boot.obituary_secret),
+            obituary_secret,
             obituary_hash,
             now,
             expected: now,
@@ -62,12 +64,11 @@ impl Node {
             ability: Ability::Unknown,
             health: Health { ok: true, last_pass_began: None },
             unhealthy_since: None,
-            evidence: Evidence::NoSource,
-            isolated_until: Time::ZERO,
+            outside: Outside::new(now, Evidence::NoSource),
             maintenance: boot.maintenance,
             failure: Failure::default(),
             duplicate: Duplicate::default(),
-            copied: false,
+            over: None,
             stopping: None,
             outgoing: None,
             next_handover_id: 1,
@@ -79,11 +80,13 @@ impl Node {
             releases: 0,
             yielded: None,
             lease,
-            votes_at_boot: boot.votes,
-            started: now,
+            votes_before: boot.votes,
+            voted_until: now,
+            floating: 0,
             answer: None,
             events: VecDeque::new(),
             refusals: Counts::default(),
+            lease_counts: LeaseCounts::default(),
         };
         node.finish();
         node

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::Node;
 use super::receive::micros_of;
 use crate::api::{
-    Alarm, LeaseSnapshot, PathIndex, PathSnapshot, PeerSnapshot, Snapshot, WireguardKind,
+    Alarm, ArbiterSnapshot, LeaseSnapshot, PathIndex, PathSnapshot, PeerSnapshot, Snapshot,
+    WireguardKind, Wish,
 };
 use crate::direction::Signs;
 use crate::peer::Peer;
@@ -34,7 +35,11 @@ impl Node {
         let holder = lease.holder.as_ref();
         let bid = lease.candidate.bid().map(|bid| &bid.parts);
         let parts = holder.map(|holder| &holder.parts).or(bid);
+        let arbiter = set.arbiter();
         let name = |tag: &crate::wire::Tag| {
+            if let Some((name, _)) = arbiter.filter(|(_, arbiter)| arbiter == tag) {
+                return name.to_owned();
+            }
             let peer = self.peers.iter().find(|peer| peer.tag == *tag);
             peer.map_or(&self.config.name, |peer| &peer.config.name).clone()
         };
@@ -52,6 +57,13 @@ impl Node {
             pending: lease.voters.pending.is_some(),
             blocked: lease.voters.is_blocked(),
             abstains: (!abstains.is_zero()).then_some(abstains),
+            counts: self.lease_counts,
+            arbiter: arbiter.map(|(name, tag)| ArbiterSnapshot {
+                name: name.to_owned(),
+                present: lease.arbiter.present,
+                wanted: matches!(self.arbiter_wish(), Wish::Ask { .. }),
+                held: parts.is_some_and(|parts| parts.live(now).any(|voter| *voter == tag)),
+            }),
         })
     }
 
@@ -85,7 +97,7 @@ impl Node {
         }
     }
 
-    fn picture_of_path(&self, peer: &Peer, path: PathIndex, now: Time) -> PathSnapshot {
+    pub(super) fn picture_of_path(&self, peer: &Peer, path: PathIndex, now: Time) -> PathSnapshot {
         let said = peer.said.as_ref().map(|(said, _)| said);
         let theirs = said
             .map_or(Duration::ZERO, |said| micros_of(said.interval_us) * u32::from(said.misses));

@@ -172,14 +172,6 @@ impl Node {
         }
     }
 
-    /// An authentic echo named a number of my session that I never sent: a copy of this machine did, or this one
-    /// before it was set back (§5). Whatever that one knows and was granted, I may not build on.
-    pub(super) fn note_copied(&mut self) {
-        if !std::mem::replace(&mut self.copied, true) {
-            self.event(Event::Copied);
-        }
-    }
-
     /// A peer became reachable, or stopped being so. Evidence is asked since the moment that it was
     /// lost (§4, field 11), which is its last sign, not now.
     pub(super) fn note_alive(&mut self, index: usize, alive: bool) {

@@ -289,7 +289,7 @@ impl Node {
         able.max_by_key(|index| self.peers.get(*index).and_then(Peer::standing))
     }
 
-    /// Hands over of my own accord: unhealthy, or a better node is there (design §5.2, §5.7).
+    /// Hands over of my own accord: unhealthy, or a better node is there.
     fn hand_over_if_better(&mut self) {
         self.note_better();
         if self.state != State::Serving || self.outgoing.is_some() || self.stopping.is_some() {

@@ -35,9 +35,9 @@ impl Node {
             silent_at: last + detection,
             rank: self.rank() + u32::from(stirred_at.is_some()),
             step: self.rank_step(),
-            evidence: self.evidence,
+            evidence: self.outside.evidence,
             missed_since: incumbent.map_or(last, |master| master.last + master.interval),
-            isolated_until: self.isolated_until,
+            isolated_until: self.outside.isolated_until,
             heard_until: self.heard_until(|_| true),
             // What I held myself and released is no riddle.
             namesake_until: self.heard_until(|h| h.node == self.tag && h.term > self.term),

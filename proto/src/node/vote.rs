@@ -80,6 +80,11 @@ impl Node {
         let ask =
             voter::Ask { node: tag, session, number, term, transfer, timely: true, same_voters };
         let verdict = lease.voter.ask(now, &ask, &lease.timing);
+        match verdict {
+            Verdict::Granted => self.lease_counts.granted += 1,
+            Verdict::Refused(_) => self.lease_counts.refused += 1,
+            Verdict::Ignored => {}
+        }
         self.keep_votes();
         self.answer_ask(index, ask.term, verdict);
     }
@@ -92,7 +97,9 @@ impl Node {
         peer.lease.refused = match verdict {
             Verdict::Ignored => return,
             Verdict::Granted => None,
-            Verdict::Refused(remaining) => Some((term, now + remaining)),
+            Verdict::Refused(remaining) => {
+                Some((term, (!remaining.is_zero()).then(|| now + remaining)))
+            }
         };
         let kind = std::mem::discriminant(&verdict);
         let news = peer.lease.answered.is_none_or(|(at, before)| {

@@ -3,6 +3,7 @@
 use super::Node;
 use super::lease::Lease;
 use crate::api::{Event, NodeConfig, Quorum, VoteRecord};
+use crate::arbiter::arbiter_voter;
 use crate::election::State;
 use crate::fingerprint::Printer;
 use crate::lease::holder::Holder;
@@ -49,13 +50,20 @@ impl Voters {
 
 fn configured(config: &NodeConfig) -> VoterSet {
     let peers = config.peers.iter().map(|peer| peer.name.as_str());
-    VoterSet::new(&config.cluster, peers.chain([config.name.as_str()]))
+    let nodes: Vec<&str> = peers.chain([config.name.as_str()]).collect();
+    let arbiter = match config.quorum {
+        Quorum::Majority { arbiter: true, .. } => {
+            Some(arbiter_voter(&config.cluster, nodes.iter().copied()))
+        }
+        Quorum::Majority { arbiter: false, .. } | Quorum::None => None,
+    };
+    VoterSet::new(&config.cluster, nodes.into_iter().chain(arbiter.as_deref()))
 }
 
 fn timing(config: &NodeConfig) -> Option<Timing> {
     match config.quorum {
         Quorum::None => None,
-        Quorum::Majority { reaction } => {
+        Quorum::Majority { reaction, .. } => {
             Some(Timing::new(config.detection(), config.interval, reaction))
         }
     }
@@ -86,15 +94,25 @@ fn lease(timing: Timing, voters: Voters, kept: Option<&VoteRecord>, since: Time)
     Lease::new(timing, voters, Voter::new(since, longest, highest), longest)
 }
 
+fn record(lease: &Lease) -> VoteRecord {
+    let (term, session) = lease.voter.highest();
+    let voters = lease.voters.in_force.names().to_vec();
+    let before = lease.voters.before.as_ref().map_or(Vec::new(), |set| set.names().to_vec());
+    VoteRecord { longest: lease.longest, term, session, voters, before }
+}
+
 impl Node {
     /// The config changed: other voters are pending, unless this is no change of them.
     pub(super) fn reconfigure_voters(&mut self) {
         let wanted = configured(&self.config);
         let Some(timing) = timing(&self.config) else {
-            self.lease = None;
+            if let Some(lease) = self.lease.take() {
+                self.votes_before = Some(record(&lease));
+                self.voted_until = self.now;
+            }
             return;
         };
-        let (kept, since) = (self.votes_at_boot.clone(), self.started);
+        let (kept, since) = (self.votes_before.clone(), self.voted_until);
         let lease = self.lease.get_or_insert_with(|| {
             let in_force = wanted.clone();
             let voters =
@@ -168,7 +186,7 @@ impl Node {
     /// `before` it: majorities overlap from one set to the next alone.
     fn all_announce(&self, wanted: &VoterSet, before: Option<&VoterSet>) -> bool {
         let hash = Some(wanted.hash());
-        wanted.names().iter().filter(|name| **name != self.config.name).all(|name| {
+        wanted.nodes().filter(|name| **name != self.config.name).all(|name| {
             let peer = self.peers.iter().find(|peer| peer.alive && peer.config.name == *name);
             let Some((said, _)) = peer.and_then(|peer| peer.said.as_ref()) else { return false };
             let (pending, voters) = (said.lease.pending, said.lease.voters);
@@ -223,11 +241,13 @@ impl Node {
     }
 
     fn tell_votes(&mut self) {
-        let Some(lease) = self.leases() else { return };
-        let (term, session) = lease.voter.highest();
-        let voters = lease.voters.in_force.names().to_vec();
-        let before = lease.voters.before.as_ref().map_or(Vec::new(), |set| set.names().to_vec());
-        let record = VoteRecord { longest: lease.longest, term, session, voters, before };
-        self.event(Event::Votes(record));
+        if let Some(lease) = self.leases() {
+            self.event(Event::Votes(record(lease)));
+        }
+    }
+
+    /// What a restart would find.
+    pub(super) fn votes_to_keep(&self) -> Option<VoteRecord> {
+        self.leases().map(record).or_else(|| self.votes_before.clone())
     }
 }

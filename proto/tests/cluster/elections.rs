@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use wgha_proto::{Ability, Command, Doubt, Event, Health, Preempt, Reason, Refused, Report, Role};
 
-use crate::world::{INTERVAL, MS, World};
+use crate::world::{INTERVAL, MS, NEIGHBOURS, World};
 
 const PAIR: [(&str, u8); 2] = [("gw1", 150), ("gw2", 100)];
 const DETECTION: Duration = Duration::from_millis(300);
@@ -73,7 +73,7 @@ fn alone_and_isolated_it_stays_backup() {
     assert_eq!(world.node("gw1").snapshot(now).held_back, Some("isolated"));
     world.members[0].outside = Some(true);
     // The router answers before a master that was there all along can be heard.
-    world.run(2 * INTERVAL);
+    world.run(NEIGHBOURS + 2 * INTERVAL);
     assert_eq!(world.role("gw1"), Role::Backup);
     world.run(3 * INTERVAL);
     assert_eq!(world.masters(), ["gw1"]);
@@ -311,11 +311,21 @@ fn slept() {
     let sent = world.seen.len();
     world.run(10 * INTERVAL);
     assert_eq!(world.masters(), ["gw2"]);
-    assert!(
-        matches!(world.reasons("gw1").last(), Some(Reason::Slept(gap)) if *gap > Duration::from_secs(4))
+    let reasons = world.reasons("gw1");
+    let slept =
+        |reason: &&Reason| matches!(reason, Reason::Slept(gap) if *gap > Duration::from_secs(4));
+    assert_eq!(
+        reasons.iter().filter(slept).count(),
+        2,
+        "no master, and then another session: {reasons:?}"
     );
+    assert_eq!(reasons.last(), Some(&Reason::Listened));
     assert!(world.seen.len() > sent);
-    assert_eq!(world.saw("gw2", is_reassert), 1, "the survivor takes addresses back, once");
+    assert_eq!(
+        world.saw("gw2", is_reassert),
+        2,
+        "the survivor takes addresses back, once for each session that yields"
+    );
 }
 
 #[test]

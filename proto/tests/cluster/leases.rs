@@ -16,7 +16,7 @@ fn cluster(all: &[(&str, u8)]) -> World {
 }
 
 fn majority(config: &mut wgha_proto::NodeConfig) {
-    config.quorum = Quorum::Majority { reaction: LEAST_REACTION };
+    config.quorum = Quorum::Majority { reaction: LEAST_REACTION, arbiter: false };
 }
 
 fn pair_with_witness() -> World {
@@ -42,7 +42,9 @@ fn a_lease_of_a_majority_makes_a_master() {
     assert!(lease.held && !lease.pending && lease.abstains.is_none());
     assert_eq!((lease.majority, lease.voters.len()), (2, 3));
     assert_eq!(lease.votes, ["gw1", "gw2", "w1"]);
-    assert!(!picture(&mut world, "gw2").lease.unwrap().held);
+    assert_eq!((lease.counts.won, lease.counts.lost), (1, 0));
+    let other = picture(&mut world, "gw2").lease.unwrap();
+    assert!(!other.held && other.counts.granted > 0 && other.counts.won == 0);
     // L less M, less what has passed since the last ask: at most an interval and a round trip.
     let left = permitted(&mut world, "gw1").unwrap();
     let margin = D / 40 + LEAST_REACTION;
@@ -115,6 +117,7 @@ fn a_partition_leaves_the_side_with_the_witness() {
     }
     assert_eq!(world.masters(), ["gw2"]);
     assert_eq!(world.reason("gw1"), Reason::LeaseLost);
+    assert_eq!(picture(&mut world, "gw1").lease.unwrap().counts.lost, 1);
     world.link("gw1", "gw2", true);
     world.link("gw1", "w1", true);
     world.run(5 * D);
@@ -196,6 +199,40 @@ fn a_successor_that_nobody_hears_has_its_term_to_itself() {
     assert_eq!((world.masters(), world.two_acting), (vec!["gw1"], 0));
 }
 
+/// Whoever missed the release asks for votes, and the old master's end must not free them: its successor acts.
+#[test]
+fn votes_that_were_handed_on_outlive_the_session_that_handed_them_on() {
+    let ends: [fn(&mut World); 2] =
+        [|world| world.command("gw1", Command::Stop).unwrap(), |world| world.bury("gw1")];
+    for end in ends {
+        let all = [("gw1", 150), ("gw2", 120), ("gw3", 100), ("w1", 1), ("w2", 1)];
+        let mut world = cluster(&all);
+        world.link("gw1", "gw3", false);
+        world.run(D + D / 2);
+        assert_eq!(world.masters(), ["gw1"]);
+        for other in ["gw3", "w1", "w2"] {
+            world.link("gw2", other, false);
+        }
+        let to = Some("gw2".to_owned());
+        world.command("gw1", Command::Handover { to, force: true }).unwrap();
+        while world.role("gw2") != Role::Master {
+            world.run(MS / 2);
+            assert_eq!(world.two_acting, 0);
+        }
+        assert_eq!(world.reason("gw2"), Reason::HandoverFrom("gw1".into()));
+        assert!(world.node("gw1").has_handed_on() && world.node("gw1").obituaries().is_empty());
+        let inherited = world.now;
+        end(&mut world);
+        while world.role("gw3") != Role::Master {
+            world.run(MS);
+            assert_eq!(world.two_acting, 0);
+            assert!(world.now.since(inherited) < 5 * D, "nobody takes over");
+        }
+        assert_eq!(world.two_acting, 0);
+        assert!(world.now.since(inherited) > D / 2, "before the lease that was handed on is over");
+    }
+}
+
 #[test]
 fn a_lone_gateway_with_two_witnesses() {
     let mut world = cluster(&[("gw1", 150), ("w1", 1), ("w2", 1)]);
@@ -225,6 +262,7 @@ fn a_voter_that_restarts_abstains() {
     world.run(D / 2);
     let lease = picture(&mut world, "w1").lease.unwrap();
     assert!(lease.abstains.is_some(), "{lease:?}");
+    assert!(lease.counts.refused > 0 && lease.counts.granted == 0, "{lease:?}");
     world.run(D);
     assert_eq!(picture(&mut world, "w1").lease.unwrap().abstains, None);
     assert_eq!(world.masters(), ["gw1"]);
@@ -332,6 +370,31 @@ fn a_witness_more_comes_into_force_under_the_holder() {
         assert_eq!((lease.voters.len(), lease.pending), (4, false), "{name}");
     }
     assert_eq!((world.masters(), world.two_acting), (vec!["gw1"], 0));
+}
+
+#[test]
+fn a_longer_detection_time_makes_no_earlier_grant_longer() {
+    let mut world = pair_with_witness();
+    // It hears the others, but its asks no longer come.
+    world.cut.extend([(0, 1), (0, 2)]);
+    world.run(5 * MS);
+    let end = world.now + permitted(&mut world, "gw1").unwrap();
+    for name in ["gw1", "gw2", "w1"] {
+        let mut config = crate::world::config(&[("gw1", 150), ("gw2", 100), ("w1", 1)], name);
+        majority(&mut config);
+        config.misses = 6;
+        world.reload(name, config);
+    }
+    while let Some(left) = permitted(&mut world, "gw1") {
+        assert!(
+            world.now + left <= end,
+            "its voters say now what they would grant, not what they did"
+        );
+        world.run(MS);
+    }
+    assert_eq!(world.reason("gw1"), Reason::LeaseLost);
+    world.run(3 * D);
+    assert_eq!((world.masters(), world.two_acting), (vec!["gw2"], 0));
 }
 
 /// The reloads of three nodes, which then have `nodes` in their configs.

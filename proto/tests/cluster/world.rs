@@ -10,6 +10,8 @@ use wgha_proto::{
 
 pub(crate) const MS: Duration = Duration::from_millis(1);
 pub(crate) const INTERVAL: Duration = Duration::from_millis(100);
+/// How long a machine may take to find its neighbours again.
+pub(crate) const NEIGHBOURS: Duration = Duration::from_secs(1);
 
 /// A datagram on its way.
 #[derive(Clone, Debug)]
@@ -78,6 +80,7 @@ pub(crate) fn config(all: &[(&str, u8)], name: &str) -> NodeConfig {
         misses: 3,
         preempt: None,
         handover_timeout: Duration::from_millis(500),
+        neighbour_retry: NEIGHBOURS,
         fingerprint: [1; 16],
         wireguard: if name.starts_with('w') { WireguardKind::None } else { WireguardKind::Kernel },
         quorum: wgha_proto::Quorum::None,
@@ -351,6 +354,12 @@ impl World {
         let member = &mut self.members[index];
         while let Some(event) = member.node.poll_event() {
             member.events.push((now, event));
+        }
+        if member.node.wants_session() {
+            self.boots += 1;
+            let number = self.boots;
+            member.node.renew(now, [number; 16], &[number; 32]);
+            return self.settle(index, None);
         }
         assert!(member.node.poll_timeout() > now, "a timeout in the past would spin");
         self.run_errand(index);

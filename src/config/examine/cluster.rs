@@ -1,10 +1,12 @@
 //! What the list of nodes is worth, and whether this machine is in it.
 
+use std::time::Duration;
+
 use super::Findings;
 use crate::config::{Config, Machine};
 
 pub(super) fn examine(config: &Config, machine: &dyn Machine, found: &mut Findings) {
-    let (nodes, gateways) = (config.nodes.len(), config.gateways().count());
+    let (nodes, gateways) = (config.voters(), config.gateways().count());
     if gateways == 1 && nodes > 1 && config.needs_majority() {
         found.warnings.push(
             "there is one gateway: nothing takes over when it is lost, and it needs a majority"
@@ -15,12 +17,13 @@ pub(super) fn examine(config: &Config, machine: &dyn Machine, found: &mut Findin
     } else if nodes == 2 {
         found.warnings.push(
             "there are two nodes: when the network between them fails, both can be master; \
-             a witness on a third machine makes the master the only one"
+             a witness on a third machine, or an etcd, makes the master the only one"
                 .to_owned(),
         );
     } else if nodes.is_multiple_of(2) {
+        let voters = if config.arbiter.is_some() { "voters" } else { "nodes" };
         found.warnings.push(format!(
-            "the number of nodes is even: {nodes} nodes have no majority after the loss of {}, \
+            "the number of {voters} is even: {nodes} {voters} have no majority after the loss of {}, \
              as {} have not; add a witness or leave one out",
             nodes / 2,
             nodes - 1,
@@ -42,10 +45,8 @@ fn leases(config: &Config, nodes: usize, found: &mut Findings) {
         return;
     }
     let (lease, interval) = (config.detection(), config.cluster.heartbeat);
-    // L - M, as docs/protocol.md §11 has them.
-    let usable = lease.saturating_sub(lease / 40 + wgha_proto::LEAST_REACTION);
-    // A quarter interval is left for the round trip.
-    if usable <= interval * 9 / 4 {
+    let usable = usable(lease);
+    if !survives_two_losses(lease, interval) {
         found.warnings.push(format!(
             "two heartbeats lost in a row cost the lease: of its {} ms a master may act for {} ms, hardly \
              longer than two heartbeats; use misses = {} or more",
@@ -56,13 +57,18 @@ fn leases(config: &Config, nodes: usize, found: &mut Findings) {
     }
 }
 
-/// The least number of misses at which a lease survives two lost heartbeats.
-fn least_misses(interval: std::time::Duration) -> u32 {
-    let fits = |misses: &u32| {
-        let lease = interval * *misses;
-        lease.saturating_sub(lease / 40 + wgha_proto::LEAST_REACTION) > interval * 9 / 4
-    };
-    (3..=255).find(fits).unwrap_or(255)
+/// L - M, as docs/protocol.md §11 has them.
+fn usable(lease: Duration) -> Duration {
+    lease.saturating_sub(wgha_proto::margin(lease, wgha_proto::LEAST_REACTION))
+}
+
+fn survives_two_losses(lease: Duration, interval: Duration) -> bool {
+    // A quarter interval is left for the round trip.
+    usable(lease) > interval * 9 / 4
+}
+
+fn least_misses(interval: Duration) -> u32 {
+    (3..=255).find(|misses| survives_two_losses(interval * *misses, interval)).unwrap_or(255)
 }
 
 fn own_addresses(config: &Config, machine: &dyn Machine, found: &mut Findings) {

@@ -1,14 +1,14 @@
 //! Settings of the system, and other programs that want the same interfaces.
 
-use std::ops::RangeInclusive;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::Findings;
 use crate::config::{Config, Machine};
 use crate::wireguard::conf::WgConf;
+use crate::wireguard::port;
 
 const PORT_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
-const RESERVED_PORTS: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 const FORWARD_V4: &str = "/proc/sys/net/ipv4/ip_forward";
 const FORWARD_V6: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
 
@@ -56,33 +56,25 @@ fn listening(config: &Config, found: &Findings) -> Vec<(u16, String)> {
     all
 }
 
-/// The kernel gives ports of this range to any socket, unless they are reserved.
+/// The kernel gives ports of this range to any socket, unless they are reserved, as WireGuard's is by the daemon itself.
 fn ephemeral_ports(config: &Config, machine: &dyn Machine, found: &mut Findings) {
     let text = |path: &str| machine.read(Path::new(path));
-    let (range, reserved) = match (text(PORT_RANGE), text(RESERVED_PORTS)) {
+    let (range, reserved) = match (text(PORT_RANGE), text(port::RESERVED)) {
         (Ok(range), Ok(reserved)) => (range, reserved),
         (Err(e), _) => return found.unseen.push(format!("{PORT_RANGE}: {e}")),
-        (_, Err(e)) => return found.unseen.push(format!("{RESERVED_PORTS}: {e}")),
+        (_, Err(e)) => return found.unseen.push(format!("{}: {e}", port::RESERVED)),
     };
     let mut ends = range.split_ascii_whitespace().filter_map(|end| end.parse::<u16>().ok());
     let (Some(low), Some(high)) = (ends.next(), ends.next()) else { return };
-    let reserved: Vec<_> = reserved.trim().split(',').filter_map(port_range).collect();
-    for (port, whose) in listening(config, found) {
-        if (low..=high).contains(&port) && !reserved.iter().any(|r| r.contains(&port)) {
+    let heartbeats: BTreeSet<u16> = config.node().addresses.iter().map(|a| a.bind.port()).collect();
+    for port in heartbeats {
+        if (low..=high).contains(&port) && !port::is_reserved(&reserved, port) {
             found.warnings.push(format!(
-                "UDP port {port} ({whose}) lies in the range that any program may be given \
+                "UDP port {port} (heartbeats) lies in the range that any program may be given \
                  ({low} to {high}); reserve it with net.ipv4.ip_local_reserved_ports in \
                  /etc/sysctl.d"
             ));
         }
-    }
-}
-
-/// `8080` or `8080-8090`.
-fn port_range(item: &str) -> Option<RangeInclusive<u16>> {
-    match item.split_once('-') {
-        Some((low, high)) => Some(low.trim().parse().ok()?..=high.trim().parse().ok()?),
-        None => item.trim().parse().ok().map(|port| port..=port),
     }
 }
 
@@ -92,7 +84,7 @@ fn low_ports(config: &Config, found: &mut Findings) {
     for (port, whose) in low {
         found.warnings.push(format!(
             "UDP port {port} ({whose}) is below {FIRST_FREE_PORT}, where other services have theirs; \
-             the unit of wgha needs CAP_NET_BIND_SERVICE for it"
+             wgha needs CAP_NET_BIND_SERVICE for it, which its systemd unit gives"
         ));
     }
 }

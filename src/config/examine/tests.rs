@@ -275,6 +275,14 @@ fn hooks_that_cannot_run() {
     assert_eq!(bench.error(), "hook notify.sh: is no regular file");
 }
 
+#[test]
+fn checks_whose_script_cannot_run() {
+    let mut bench = Bench::new();
+    let script = bench.path("check.sh").display().to_string();
+    bench.config += &format!("[[check]]\nname = \"own\"\nscript = [\"{script}\"]\n");
+    assert!(bench.error().starts_with("check check.sh: No such file"));
+}
+
 /// Leaves out the table of this node.
 fn without(config: &str, name: &str) -> String {
     let tables = config.split_inclusive("[[node]]\n");
@@ -329,6 +337,37 @@ fn clusters_that_could_be_better() {
 }
 
 #[test]
+fn an_etcd_that_cannot_be_asked_or_trusted() {
+    let with = |arbiter: &str| {
+        let mut bench = Bench::new();
+        bench.config = without(&bench.config, "w1");
+        bench.config.push_str(&format!("[arbiter]\n{arbiter}\n"));
+        bench
+    };
+    let warning = with("etcd = [\"http://10.0.3.1:2379\"]").warning();
+    let plain = "[arbiter] etcd = \"http://10.0.3.1:2379\": without TLS whoever is on the way";
+    assert!(warning.starts_with(plain), "{warning}");
+    for loopback in ["http://127.0.0.1:2379", "http://[::1]:2379", "http://localhost:2379"] {
+        // Three voters.
+        assert!(with(&format!("etcd = [\"{loopback}\"]")).examine().warnings.is_empty());
+    }
+    let bench = with("etcd = [\"https://10.0.3.1\"]\nca_file = \"/no/such.pem\"");
+    assert!(bench.examine().errors[0].starts_with("[arbiter]: /no/such.pem: "));
+    let mut bench =
+        with("etcd = [\"http://127.0.0.1\"]\nuser = \"u\"\npassword_file = \"PASSWORD\"");
+    let file = bench.dir.path().join("password");
+    bench.config = bench.config.replace("PASSWORD", &file.display().to_string());
+    fs::write(&file, "secret\n").unwrap();
+    fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+    let errors = bench.examine().errors;
+    assert!(errors[0].contains("can be read or written by others"), "{errors:?}");
+    fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(bench.examine().errors, Vec::<String>::new());
+    fs::write(&file, "\n").unwrap();
+    assert!(bench.examine().errors[0].contains("has no password in its first line"));
+}
+
+#[test]
 fn an_address_that_this_machine_does_not_have() {
     let bench = Bench { addresses: Vec::new(), ..Bench::new() };
     let expected = "this machine has no address 10.0.1.10, which node gw1 binds";
@@ -338,12 +377,13 @@ fn an_address_that_this_machine_does_not_have() {
 #[test]
 fn ports_that_others_may_be_given() {
     let mut bench = Bench::new();
-    bench.system("/proc/sys/net/ipv4/ip_local_reserved_ports", "8080,50000-51000\n");
-    assert!(bench.warning().starts_with("UDP port 51820 (wg0) lies in the range"));
-    bench.system("/proc/sys/net/ipv4/ip_local_reserved_ports", "8080,51000-52000\n");
-    assert!(bench.examine().warnings.is_empty());
+    let reserved = "/proc/sys/net/ipv4/ip_local_reserved_ports";
+    bench.system(reserved, "8080,50000-51000\n");
+    assert!(bench.examine().warnings.is_empty(), "the daemon reserves WireGuard's port itself");
     bench.config = bench.config.replace(":5112", ":40000");
     assert!(bench.warning().starts_with("UDP port 40000 (heartbeats) lies in the range"));
+    bench.system(reserved, "8080,39000-41000\n");
+    assert!(bench.examine().warnings.is_empty());
     bench.config = bench.config.replace(":40000", ":123");
     assert!(bench.warning().starts_with("UDP port 123 (heartbeats) is below 1024"));
 }

@@ -39,6 +39,7 @@ pub(super) fn cluster(sink: &mut Sink<'_>, root: &DeTable<'_>, instance: &str) -
     let evidence = evidence(sink, &section).unwrap_or_default();
     let dead_man = section.text(sink, "dead_man", "\"on\" or \"off\"", values::dead_man);
     let realtime = section.boolean(sink, "realtime").is_some_and(|at| at.value);
+    let user = section.text(sink, "user", values::USER, values::user);
     Some(Cluster {
         name: name?.value,
         key_file: key_file?.value,
@@ -52,6 +53,7 @@ pub(super) fn cluster(sink: &mut Sink<'_>, root: &DeTable<'_>, instance: &str) -
         evidence,
         dead_man: dead_man.is_none_or(|at| at.value),
         realtime,
+        user: user.map(|at| at.value),
     })
 }
 

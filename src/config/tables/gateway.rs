@@ -65,7 +65,8 @@ pub(super) fn hook(sink: &mut Sink<'_>, section: &Section<'_>) -> Option<Hook> {
     let on_expected = "an array of \"master\", \"backup\", \"fault\" and \"stop\"";
     let on = listed(sink, section, "on", on_expected, values::hook_state);
     let run_expected = "a program and its arguments, such as [\"/etc/wgha/notify.sh\"]";
-    let run = program(sink, section, run_expected);
+    let run = program(sink, section, "run", run_expected);
+    let user = section.text(sink, "user", values::USER, values::user);
     let mut states = Vec::new();
     for state in on? {
         if states.contains(&state.value) {
@@ -74,22 +75,28 @@ pub(super) fn hook(sink: &mut Sink<'_>, section: &Section<'_>) -> Option<Hook> {
         }
         states.push(state.value);
     }
-    Some(Hook { on: states, run: run?, timeout })
+    Some(Hook { on: states, run: run?, timeout, user: user.map(|at| at.value) })
 }
 
 pub(super) fn claim(sink: &mut Sink<'_>, section: &Section<'_>) -> Option<Claim> {
     let expected = "a program and its arguments, such as [\"/usr/share/wgha/hooks/aws-eip\"]";
-    let run = program(sink, section, expected);
+    let run = program(sink, section, "run", expected);
     let verify_every = duration(sink, section, "verify_every", VERIFY_EVERY, DEFAULT_VERIFY_EVERY);
     let timeout = duration(sink, section, "timeout", HOOK_TIMEOUT, DEFAULT_HOOK_TIMEOUT);
     let retries = section.integer(sink, "retries", 0, MAX_RETRIES).unwrap_or(DEFAULT_RETRIES);
     let release = section.boolean(sink, "release").is_some_and(|at| at.value);
-    Some(Claim { run: run?, verify_every, timeout, retries: u32::from(retries), release })
+    let user = section.text(sink, "user", values::USER, values::user).map(|at| at.value);
+    Some(Claim { run: run?, verify_every, timeout, retries: u32::from(retries), release, user })
 }
 
 /// A program by its path, and its arguments.
-fn program(sink: &mut Sink<'_>, section: &Section<'_>, expected: &str) -> Option<Vec<String>> {
-    let run = listed(sink, section, "run", expected, |word| {
+pub(super) fn program(
+    sink: &mut Sink<'_>,
+    section: &Section<'_>,
+    key: &str,
+    expected: &str,
+) -> Option<Vec<String>> {
+    let run = listed(sink, section, key, expected, |word| {
         if word.len() < 4096 && !word.contains('\0') {
             Ok(word.to_owned())
         } else {
@@ -99,7 +106,7 @@ fn program(sink: &mut Sink<'_>, section: &Section<'_>, expected: &str) -> Option
     if let Some(At { line, value }) = run.as_ref().and_then(|words| words.first())
         && let Err(message) = values::path(value)
     {
-        sink.at(*line, section.key("run"), message);
+        sink.at(*line, section.key(key), message);
     }
     Some(run?.into_iter().map(|word| word.value).collect())
 }

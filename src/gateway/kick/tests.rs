@@ -21,6 +21,10 @@ fn target(n: u8, host: u8, ago: Option<u64>, keepalive: u16) -> Target {
     }
 }
 
+fn first() -> Round {
+    Round { entered: now(), again: false }
+}
+
 const FAST: Limits = Limits { unanswered: 1_000, per_source: None };
 
 fn order(slots: &[Slot]) -> Vec<(u8, bool, u16)> {
@@ -174,7 +178,7 @@ async fn kicks_count_and_tell() {
     let tell = |handshakes| told.lock().unwrap().push(handshakes);
     let few = Limits { unanswered: 5, per_source: None };
     let start = Instant::now();
-    run("wg0", Arc::clone(&fake) as Arc<dyn Live>, few, recent(20), now(), tell).await;
+    run("wg0", Arc::clone(&fake) as Arc<dyn Live>, few, recent(20), first(), tell).await;
     assert!(start.elapsed() >= COUNT, "one is awaited to the end");
     assert!(*fake.settled.lock().unwrap());
     assert_eq!(fake.kicked.lock().unwrap().len(), 20);
@@ -189,7 +193,7 @@ async fn kicks_count_and_tell() {
 async fn all_back_ends_it_and_being_dropped_ends_it_at_once() {
     let fake = Arc::new(Fake::default());
     let start = Instant::now();
-    run("wg0", Arc::clone(&fake) as Arc<dyn Live>, FAST, recent(5), now(), |_| {}).await;
+    run("wg0", Arc::clone(&fake) as Arc<dyn Live>, FAST, recent(5), first(), |_| {}).await;
     assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
     let fake = Arc::new(Fake {
         away: recent(100).iter().map(|t| t.public_key).collect(),
@@ -197,7 +201,7 @@ async fn all_back_ends_it_and_being_dropped_ends_it_at_once() {
     });
     let slow = Limits { unanswered: 5, per_source: None };
     let live = Arc::clone(&fake) as Arc<dyn Live>;
-    let work = run("wg0", live, slow, recent(100), now(), |_| {});
+    let work = run("wg0", live, slow, recent(100), first(), |_| {});
     assert!(tokio::time::timeout(AWAY + AWAY / 2, work).await.is_err());
     tokio::time::sleep(COUNT).await;
     assert_eq!(fake.kicked.lock().unwrap().len(), 10, "nothing after it was dropped");
@@ -211,7 +215,7 @@ async fn the_answers_set_the_pace() {
     let time = async |away: Vec<[u8; 32]>| {
         let fake = Arc::new(Fake { away, ..Fake::default() });
         let live = Arc::clone(&fake) as Arc<dyn Live>;
-        run("wg0", live, few, recent(100), now(), |_| {}).await;
+        run("wg0", live, few, recent(100), first(), |_| {}).await;
         let kicked = fake.kicked.lock().unwrap();
         assert_eq!(kicked.len(), 100);
         // Never more than five unanswered, of those that do answer.
@@ -228,4 +232,20 @@ async fn the_answers_set_the_pace() {
     assert!(took <= Duration::from_millis(20 * 45), "{took:?}");
     let took = time(everybody).await;
     assert!(took >= AWAY * 19 && took < AWAY * 20, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_back_is_left_alone_and_counted() {
+    let fake = Arc::new(Fake { away: vec![[3; 32]], ..Fake::default() });
+    let live = Arc::clone(&fake) as Arc<dyn Live>;
+    run("wg0", Arc::clone(&live), FAST, recent(5), first(), |_| {}).await;
+    assert_eq!(fake.kicked.lock().unwrap().len(), 5);
+    let told = Mutex::new(None);
+    let tell = |handshakes| *told.lock().unwrap() = Some(handshakes);
+    run("wg0", live, FAST, recent(5), Round { again: true, ..first() }, tell).await;
+    let kicked: Vec<u8> =
+        fake.kicked.lock().unwrap()[5..].iter().map(|(_, k)| k.public_key[0]).collect();
+    assert_eq!(kicked, [3]);
+    let told = told.into_inner().unwrap().unwrap();
+    assert_eq!((told.expected, told.confirmed), (5, 4));
 }

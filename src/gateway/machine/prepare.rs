@@ -139,11 +139,11 @@ impl Machine {
             return Err(Doubt::NotStaged);
         }
         for tunnel in &mut self.tunnels {
+            tunnel.check_port().await.map_err(|_| Doubt::PortTaken)?;
             let (up, staged) = tunnel.look().await;
             if up || !staged || tunnel.is_stale() {
                 return Err(Doubt::NotStaged);
             }
-            tunnel.check_port().map_err(|_| Doubt::PortTaken)?;
         }
         if !self.tunnels.is_empty() && !self.endpoints.flushes.connected(from) {
             return Err(Doubt::NotInSync);

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use tracing::{debug, error, info, warn};
 use wgha_proto::{Ability, Doubt, Term};
 
-use super::{ANNOUNCE_AGAIN, ANNOUNCE_REFRESH, Machine};
+use super::{ANNOUNCE_AGAIN, ANNOUNCE_REFRESH, Machine, RECALL, RECALLS};
+use crate::gateway::kick::Round;
 use crate::gateway::tunnel::{Kept, Tunnel};
 use crate::gateway::{Effects, Notice, Phases, Wanted, gate};
 use crate::net::address;
@@ -18,7 +19,8 @@ impl Effects for Machine {
     async fn enter(&mut self, term: Term, wanted: &Wanted) -> Result<Phases, String> {
         let (start, entered) = (Instant::now(), SystemTime::now());
         let mut phases = Phases::default();
-        self.leaving = None;
+        (self.leaving, self.recall) = (None, None);
+        (self.entered, self.back_since) = (entered, entered);
         let links = self.put_up().await?;
         phases.address = Some(start.elapsed());
         // Before link up: otherwise the client's answer to the first handshake goes to the dead
@@ -42,7 +44,8 @@ impl Effects for Machine {
                 warn!("endpoints not set: {e}");
             }
             self.dead_man.beside(&self.netlink, &self.floating_ips, tunnel.up()).await?;
-            self.attend(index, term, entered);
+            let round = Round { entered, again: false };
+            self.attend(index, term, round, Some(self.notices.clone()));
         }
         self.acting = Some(term);
         phases.wireguard = Some(start.elapsed());
@@ -93,6 +96,7 @@ impl Effects for Machine {
             self.announce().await;
             self.announce_at = Some(Instant::now() + ANNOUNCE_REFRESH);
         }
+        self.recall(term).await;
         self.scripts.set(true);
         self.draw().await;
         Ok(())
@@ -154,8 +158,17 @@ impl Effects for Machine {
     }
 
     async fn reassert(&mut self) {
+        // Clients may have sessions with the one that yielded.
+        self.back_since = SystemTime::now();
         self.announce().await;
         self.announce_at = Some(Instant::now() + ANNOUNCE_AGAIN);
+    }
+
+    async fn kick(&mut self, term: Term) {
+        if self.acting == Some(term) {
+            self.recall = Some((Instant::now() + RECALL, RECALLS));
+            self.call_again(term).await;
+        }
     }
 
     async fn reconfigure(&mut self, setup: Arc<Setup>) {

@@ -93,8 +93,9 @@ impl Tunnel {
         self.stale
     }
 
-    /// Whether another program has the listen port while the device is down.
-    pub fn check_port(&self) -> Result<(), String> {
+    /// # Errors
+    /// Another program has the listen port.
+    pub async fn check_port(&mut self) -> Result<(), String> {
         // The kernel's WireGuard listens on every address, gotatun on the source's.
         let source = match self.backend.as_ref().map(|b| b.kind()) {
             Some(WireguardKind::Embedded) => self.entry.source.iter().copied().collect(),
@@ -102,6 +103,8 @@ impl Tunnel {
         };
         match port::is_free(self.conf.listen_port, source) {
             Ok(true) => Ok(()),
+            // By the device itself, if others brought it up meanwhile.
+            Ok(false) if self.look().await.0 => Ok(()),
             Ok(false) => Err(WgError::PortTaken(self.conf.listen_port).to_string()),
             // Not being able to look is no reason not to serve.
             Err(_) => Ok(()),

@@ -62,8 +62,12 @@ impl Scene {
 }
 
 fn will(patience: Duration) -> Vec<u8> {
+    will_leaving(patience, None)
+}
+
+fn will_leaving(patience: Duration, leaving: Option<Duration>) -> Vec<u8> {
     let (state_dir, by_config) = ("/nowhere".into(), Applied::default());
-    Will { state_dir, by_config, patience, letters: Vec::new() }.encode()
+    Will { state_dir, by_config, patience, leaving, letters: Vec::new() }.encode().to_vec()
 }
 
 #[test]
@@ -97,4 +101,14 @@ fn who_shows_no_progress_is_killed_and_who_rests_is_not() {
     scene.says(&will(Duration::ZERO));
     let (status, _) = scene.ended.recv_timeout(LONG).expect("it is killed");
     assert!(matches!(status, Some(WaitStatus::Signaled(_, Signal::SIGKILL, _))), "{status:?}");
+}
+
+#[test]
+fn who_rests_for_longer_than_leaving_takes_is_killed() {
+    let scene = Scene::new();
+    scene.says(&will_leaving(LONG, Some(Duration::ZERO)));
+    scene.says(&super::super::will::REST);
+    let (status, will) = scene.ended.recv_timeout(LONG).expect("it is killed");
+    assert!(matches!(status, Some(WaitStatus::Signaled(_, Signal::SIGKILL, _))), "{status:?}");
+    assert!(will);
 }

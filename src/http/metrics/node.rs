@@ -36,9 +36,13 @@ pub(super) fn write(families: &mut Families<'_>, s: &Status) -> fmt::Result {
     families.gauge("uptime_seconds", "How long the daemon runs", s.uptime_seconds)?;
     let lease = s.lease.expires_ms.map(|ms| (vec![], super::seconds(ms)));
     families.gauges("lease_remaining_seconds", "How long the lease still holds", lease)?;
+    let votes = s.lease.counts.iter().map(|(event, n)| (label("event", event), *n));
+    let help = "Asks of other nodes for a lease that this one granted (renewals among them) or refused; leases of its own that it won, or lost while master";
+    families.counters("lease_events", help, votes)?;
     let warnings = "Warnings that stand: clocks apart, another WireGuard";
     families.gauge("warnings", warnings, i64::try_from(s.warnings.len()).unwrap_or(i64::MAX))?;
     evidence(families, s)?;
+    arbiter(families, s)?;
     changes(families, &s.changes)
 }
 
@@ -48,6 +52,18 @@ fn evidence(families: &mut Families<'_>, s: &Status) -> fmt::Result {
     let samples = words.filter(|_| !state.is_empty());
     let samples = samples.map(|word| (label("state", word), flag(word == state)));
     families.gauges("evidence", "1 for what outside evidence says of this node", samples)
+}
+
+fn arbiter(families: &mut Families<'_>, s: &Status) -> fmt::Result {
+    let asked = s.arbiter.as_ref().filter(|arbiter| !arbiter.endpoint.is_empty());
+    let reachable = asked.and_then(|arbiter| arbiter.reachable).map(|up| (vec![], flag(up)));
+    families.gauges("etcd_reachable", "1 if the etcd that votes answered last time", reachable)?;
+    let held = asked.map(|arbiter| (vec![], flag(arbiter.held)));
+    families.gauges("etcd_vote_held", "1 if its vote is this node's", held)?;
+    let results =
+        asked.map(|a| [("ok", a.requests.saturating_sub(a.failed)), ("failed", a.failed)]);
+    let results = results.into_iter().flatten().map(|(word, n)| (label("result", word), n));
+    families.counters("etcd_requests", "Requests to the etcd that votes", results)
 }
 
 fn changes(families: &mut Families<'_>, changes: &Changes) -> fmt::Result {

@@ -4,16 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::events::{Event, Phases};
-use crate::status::{Changes, Evidence, Gate, Lease, tests::sample};
+use crate::status::{Arbiter, Changes, Evidence, Gate, Lease, tests::sample};
 
 const OPERATIONS: &str = include_str!("../../../docs/operations.md");
 
 /// A status in which nothing is missing.
 fn full() -> Status {
     let mut status = sample();
-    status.lease = Lease { held: true, expires_ms: Some(1500), ..Lease::default() };
+    let counts = [("granted", 5), ("refused", 4), ("won", 3), ("lost", 2)];
+    let counts = counts.map(|(event, n)| (event.to_owned(), n)).into();
+    status.lease = Lease { held: true, expires_ms: Some(1500), counts, ..Lease::default() };
     status.gate = Some(Gate { open: true, lapsed: 2, slowest_us: 1500, ..Gate::default() });
     status.evidence = Evidence { state: "answered".into(), ..Evidence::default() };
+    let endpoint = "https://10.0.3.1:2379".to_owned();
+    let reachable = Some(true);
+    status.arbiter =
+        Some(Arbiter { endpoint, reachable, requests: 9, failed: 2, ..Arbiter::default() });
     let counters = ["sent", "received", "send_errors", "receive_errors", "unbound"];
     let more = ["dropped", "strangers", "events_dropped", "files_dropped", "restored", "invented"];
     status.link = counters.into_iter().chain(more).map(|key| (key.to_owned(), 5)).collect();
@@ -161,8 +167,14 @@ fn the_values_are_those_of_status() {
         ("wgha_uptime_seconds", 90_061.0),
         ("wgha_role_since_timestamp_seconds", 1_795_305_600.0),
         ("wgha_lease_remaining_seconds", 1.5),
+        ("wgha_lease_events_total{event=\"granted\"}", 5.0),
+        ("wgha_lease_events_total{event=\"lost\"}", 2.0),
         ("wgha_warnings", 1.0),
         ("wgha_evidence{state=\"answered\"}", 1.0),
+        ("wgha_etcd_reachable", 1.0),
+        ("wgha_etcd_vote_held", 0.0),
+        ("wgha_etcd_requests_total{result=\"ok\"}", 7.0),
+        ("wgha_etcd_requests_total{result=\"failed\"}", 2.0),
         ("wgha_role_changes_total{to=\"backup\"}", 3.0),
         ("wgha_role_changes_total{to=\"fault\"}", 0.0),
         ("wgha_takeovers_total", 1.0),

@@ -14,7 +14,7 @@ use wgha_proto::Time;
 
 use super::Turns;
 use super::permit::Permit;
-use super::ruleset::{self, Plan, Turn};
+use super::ruleset::{self, Plan, SHORTEST, Turn};
 use super::snapshot::Snapshot;
 use crate::clock;
 use crate::net::nft::{Connection, Subscription};
@@ -22,7 +22,7 @@ use crate::net::nft::{Connection, Subscription};
 /// Attempts at one change while others change the ruleset; the last takes any generation.
 const TRIES: u32 = 5;
 /// A renewal that took longer is made again with the time that is left then: behind a transaction that
-/// was called off, which makes no generation, it would count from too late.
+/// was called off, which makes no generation, or as one for any generation, it would count from too late.
 const STRETCH: Duration = Duration::from_millis(2);
 /// At least this long from one rebuilding to the next.
 const GAP: Duration = Duration::from_millis(25);
@@ -39,13 +39,13 @@ pub(super) struct Job {
 }
 
 impl Job {
-    /// Until when the gate should be open, and how long that is from `now` on; `None`: shut.
+    /// Until when the gate should be open, and how long that is from `now` on, in milliseconds; `None`: shut.
     fn wanted(&self) -> (Time, Time, Option<u64>) {
         // The deadline first: the time that is left can only come out too short.
         let until = self.permit.until();
         let now = clock::now();
-        let left = u64::try_from(until.since(now).as_millis()).unwrap_or(u64::MAX);
-        (until, now, (left > 0).then_some(left))
+        let left = clock::millis(until.since(now));
+        (until, now, (left >= SHORTEST).then_some(left))
     }
 
     /// Notes a change that stands: wanted at `begun`, made at `now`.
@@ -68,8 +68,8 @@ pub(super) struct Kernel {
     generation: u32,
     /// A change by others was passed over, for the sake of a renewal.
     unseen: bool,
-    /// The permit that the elements are made by.
-    applied: Time,
+    /// The permit that the elements are made by; `None`: they stand for longer, and are to be made again.
+    applied: Option<Time>,
     open: Turn,
     shut: Turn,
 }
@@ -90,7 +90,7 @@ impl Kernel {
             built_at: Time::ZERO,
             generation: 0,
             unseen: false,
-            applied: Time::ZERO,
+            applied: None,
             open: Turn::open(&job.name, &job.plan),
             shut: Turn::shut(&job.name, &job.plan),
         };
@@ -105,7 +105,7 @@ impl Kernel {
 
     /// What stands is not what the permit says.
     pub(super) fn is_behind(&self, permit: &Permit) -> bool {
-        permit.until() != self.applied
+        self.applied != Some(permit.until())
     }
 
     /// Applies a batch of the caller's.
@@ -168,10 +168,11 @@ impl Kernel {
                 Ok(()) => {
                     self.unseen |= generation == 0;
                     self.generation = following(self.generation);
-                    if left.is_some() && clock::now().since(now) > STRETCH && attempt < TRIES {
+                    self.applied = stands(until, left, clock::now().since(now));
+                    // After the last one there is a look at what else is to be done first.
+                    if self.applied.is_none() && attempt < TRIES {
                         continue;
                     }
-                    self.applied = until;
                     job.note(until, begun, now, left.is_some());
                     return Ok(());
                 }
@@ -197,7 +198,7 @@ impl Kernel {
             let before = self.connection.generation()?;
             let (until, now, left) = job.wanted();
             self.connection.commit(&ruleset::build(&job.name, &job.plan, left))?;
-            self.applied = if clock::now().since(now) > STRETCH { Time::ZERO } else { until };
+            self.applied = stands(until, left, clock::now().since(now));
             job.note(until, begun, now, left.is_some());
             self.built = Snapshot::take(&mut self.connection, &job.name, &job.plan.families())?;
             (self.built_at, self.generation) = (clock::now(), following(before));
@@ -211,6 +212,11 @@ impl Kernel {
     }
 }
 
+/// The permit that a change stands for which took so long; `None`: it opened for longer.
+fn stands(until: Time, left: Option<u64>, took: Duration) -> Option<Time> {
+    (left.is_none() || took <= STRETCH).then_some(until)
+}
+
 /// The generation after this one; 0 is none (`nf_tables_commit`).
 const fn following(generation: u32) -> u32 {
     match generation.wrapping_add(1) {
@@ -221,4 +227,31 @@ const fn following(generation: u32) -> u32 {
 
 fn is(error: &io::Error, errno: Errno) -> bool {
     error.raw_os_error() == Some(errno as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_no_tick_of_the_kernels_is_shut() {
+        let permit = Permit::new().unwrap();
+        let (name, plan) = (String::new(), Plan::default());
+        let job = Job { name, plan, permit, turns: Turns::default(), restored: 0 };
+        let left = |ms: u64| {
+            job.permit.set(Some(clock::now() + Duration::from_millis(ms)));
+            job.wanted().2
+        };
+        assert_eq!([0, 1, 3, 9, 10].map(left), [None; 5], "less than 10 ms are left by now");
+        assert!(left(60_000).is_some_and(|ms| ms > 10_000));
+    }
+
+    #[test]
+    fn what_opened_late_is_made_again() {
+        let until = Time::from_nanos(7);
+        assert_eq!(stands(until, Some(300), STRETCH), Some(until));
+        let late = STRETCH + Duration::from_nanos(1);
+        assert_eq!(stands(until, Some(300), late), None);
+        assert_eq!(stands(until, None, late), Some(until), "what is shut cannot be shut too long");
+    }
 }

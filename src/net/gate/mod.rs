@@ -23,7 +23,7 @@ use tracing::{info, warn};
 use wgha_proto::Time;
 
 use super::nft::{Connection, Family};
-use crate::{clock, priority};
+use crate::{clock, priority, realtime};
 
 mod keeper;
 mod kernel;
@@ -123,11 +123,11 @@ pub struct Gate {
 
 impl Gate {
     /// Builds the gate in the network namespace of this thread, shut, and keeps it as `permit` says. Where
-    /// that cannot be done, [`Monitor::health`] says why, and it is tried again each second.
+    /// that cannot be done, [`Monitor::health`] says why, and it is tried again each second. `realtime`: its thread is, where allowed.
     ///
     /// # Errors
     /// The system has no thread for it.
-    pub fn start(name: &str, plan: Plan, permit: Permit) -> io::Result<Gate> {
+    pub fn start(name: &str, plan: Plan, permit: Permit, realtime: bool) -> io::Result<Gate> {
         let (turns_tx, turns) = watch::channel(Turns::default());
         let (health_tx, health) = watch::channel(Health::default());
         let (commands, inbox) = mpsc::channel();
@@ -143,6 +143,11 @@ impl Gate {
         thread::Builder::new().name("gate".to_owned()).spawn(move || {
             // Without it renewals come late on a busy machine; the protocol's thread says so.
             let _ = priority::raise_this_thread();
+            if realtime {
+                // It is a heartbeat of the kernel's: late, it shuts the gate of a healthy master. While it waits for others'
+                // transactions it is asleep and takes nobody's time.
+                let _ = realtime::round_robin();
+            }
             // Nobody waiting is no reason not to begin.
             keeper.run(|| _ = ready_tx.send(()));
         })?;
@@ -247,17 +252,24 @@ pub fn table_name(cluster: &str) -> String {
     format!("wgha_{plain}_{hash:08x}")
 }
 
-/// Shuts the gate of a process that is dead, at once instead of when its time is over.
+/// Shuts the gate of a process that is dead, at once instead of when its time is over, and looks.
 ///
 /// # Errors
-/// The kernel refused: it may be open.
+/// The kernel refused, or does not say: it may be open.
 pub fn shut(name: &str) -> io::Result<()> {
     let Some((mut connection, families)) = find(name)? else { return Ok(()) };
     for family in families {
+        // A look waits for nobody's transaction, and a change does.
+        if connection.elements(family, name, ruleset::SET)? == 0 {
+            continue;
+        }
         match connection.commit(&ruleset::shut(name, family)) {
             // Somebody took it off meanwhile.
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             other => other?,
+        }
+        if connection.elements(family, name, ruleset::SET)? > 0 {
+            return Err(io::Error::other("somebody opened it again"));
         }
     }
     Ok(())
@@ -274,19 +286,12 @@ pub fn remove(name: &str) -> io::Result<bool> {
 
 /// The families that have a table of this name; `None`: none has.
 fn find(name: &str) -> io::Result<Option<(Connection, Vec<Family>)>> {
-    let Ok(mut connection) = Connection::open() else { return Ok(None) };
+    // No nf_tables, no table. Any other error: nothing is known.
+    let Some(mut connection) = Connection::open_where_supported()? else { return Ok(None) };
     let mut families = Vec::new();
     for family in [Family::Inet, Family::Arp] {
-        // No nf_tables, no table; but who gets no answer knows nothing.
-        match Snapshot::take(&mut connection, name, &[family]) {
-            Ok(found) if found.is_empty() => {}
-            Ok(_) => families.push(family),
-            Err(e) => match e.kind() {
-                io::ErrorKind::PermissionDenied
-                | io::ErrorKind::Interrupted
-                | io::ErrorKind::TimedOut => return Err(e),
-                _ => return Ok(None),
-            },
+        if !Snapshot::take(&mut connection, name, &[family])?.is_empty() {
+            families.push(family);
         }
     }
     Ok((!families.is_empty()).then_some((connection, families)))

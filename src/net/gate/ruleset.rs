@@ -55,6 +55,10 @@ const ARP: u16 = 0x0806;
 const NEIGHBOUR_SOLICITATION: u8 = 135;
 const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 
+/// The shortest time that an element is given, in milliseconds: a tick of the kernel's clock at 100 Hz, which is the slowest. Less
+/// than a tick is rounded to none, and none is for ever before Linux 6.12 (e0c47281723f).
+pub(super) const SHORTEST: u64 = 10;
+
 /// What a gate guards.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -250,9 +254,9 @@ impl Turn {
         let mut batch = Batch::new(0);
         let mut timeouts = Vec::new();
         for family in plan.families() {
-            timeouts.extend(elements(&mut batch, Kind::NewElement, family, name, Some(1)));
+            timeouts.extend(elements(&mut batch, Kind::NewElement, family, name, Some(SHORTEST)));
             elements(&mut batch, Kind::DelElement, family, name, None);
-            timeouts.extend(elements(&mut batch, Kind::NewElement, family, name, Some(1)));
+            timeouts.extend(elements(&mut batch, Kind::NewElement, family, name, Some(SHORTEST)));
         }
         Turn { bytes: batch.finish(), timeouts }
     }
@@ -262,14 +266,13 @@ impl Turn {
         let mut batch = Batch::new(0);
         for family in plan.families() {
             // What is added and deleted in one batch is never seen, whatever its time.
-            elements(&mut batch, Kind::NewElement, family, name, Some(1));
+            elements(&mut batch, Kind::NewElement, family, name, Some(SHORTEST));
             elements(&mut batch, Kind::DelElement, family, name, None);
         }
         Turn { bytes: batch.finish(), timeouts: Vec::new() }
     }
 
-    /// The batch for this generation of the ruleset (0: any) and this long, in milliseconds. Zero would mean
-    /// for ever to the kernel, so it is one.
+    /// The batch for this generation of the ruleset (0: any) and this long, in milliseconds; at least [`SHORTEST`].
     pub(super) fn at(&mut self, generation: u32, open_ms: u64) -> &[u8] {
         let mut put = |at: usize, value: &[u8]| {
             if let Some(place) = self.bytes.get_mut(at..at + value.len()) {
@@ -278,7 +281,7 @@ impl Turn {
         };
         put(GENERATION_AT, &generation.to_be_bytes());
         for at in &self.timeouts {
-            put(*at, &open_ms.max(1).to_be_bytes());
+            put(*at, &open_ms.max(SHORTEST).to_be_bytes());
         }
         &self.bytes
     }

@@ -43,6 +43,7 @@ pub(in crate::net) enum Kind {
     NewSet = 9,
     GetSet = 10,
     NewElement = 12,
+    GetElement = 13,
     DelElement = 14,
     NewGeneration = 15,
     GetGeneration = 16,

@@ -11,4 +11,4 @@ mod socket;
 pub(super) use batch::{Batch, GENERATION_AT};
 pub(super) use encode::{Attributes, Family, Kind};
 pub(super) use expression::{Expressions, ICMPV6, Place, Side, UDP};
-pub(super) use socket::{Connection, Subscription, attribute, changes_rules};
+pub(super) use socket::{Connection, Subscription, attribute, changes_rules, is_unsupported};

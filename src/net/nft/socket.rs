@@ -14,7 +14,7 @@ use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 
-use super::encode::{Family, HEADER, Kind, question};
+use super::encode::{Attributes, Family, HEADER, Kind, question};
 
 /// Room for one answer; the kernel fills at most 32 KiB of a list at once.
 const ANSWER: usize = 64 * 1024;
@@ -22,6 +22,9 @@ const ANSWER: usize = 64 * 1024;
 const TRIES: usize = 5;
 /// The table's name, which is attribute 1 of every object.
 const TABLE: u16 = 1;
+/// `NFTA_SET_ELEM_LIST_SET`, `NFTA_SET_ELEM_LIST_ELEMENTS`.
+const ELEMENTS_SET: u16 = 2;
+const ELEMENTS: u16 = 3;
 /// Room for the largest batch: 64 WireGuard ports and 64 floating IPs take some 200 KB.
 const SEND_BUFFER: usize = 1 << 20;
 /// `NFNLGRP_NFTABLES`.
@@ -79,6 +82,24 @@ impl Connection {
         Ok(Connection { socket, buffer, changed: false, closed: None })
     }
 
+    /// As [`Connection::open`]. `None`: this kernel has no nf_tables.
+    ///
+    /// # Errors
+    /// It cannot be known whether it has.
+    pub(in crate::net) fn open_where_supported() -> io::Result<Option<Connection>> {
+        let mut connection = match Connection::open() {
+            Err(e) if is_unsupported(&e) => return Ok(None),
+            other => other?,
+        };
+        match connection.generation() {
+            Ok(_) => Ok(Some(connection)),
+            // nfnetlink knows nobody for the question (`nfnetlink_rcv_msg`), which has nothing in it that could be wrong.
+            Err(e) if e.raw_os_error() == Some(Errno::EINVAL as i32) => Ok(None),
+            Err(e) if is_unsupported(&e) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
     /// Has the kernel apply a batch.
     ///
     /// # Errors
@@ -121,7 +142,36 @@ impl Connection {
         family: Family,
         table: &str,
     ) -> io::Result<Vec<Vec<u8>>> {
-        let question = question(kind, family, true, |a| a.text(TABLE, table));
+        self.list_some(kind, family, table, |_| {})
+    }
+
+    /// How many elements a set has that have not expired; none if there is no such set.
+    ///
+    /// # Errors
+    /// As [`Connection::list`].
+    pub(in crate::net) fn elements(
+        &mut self,
+        family: Family,
+        table: &str,
+        set: &str,
+    ) -> io::Result<usize> {
+        let only = |a: &mut Attributes<'_>| a.text(ELEMENTS_SET, set);
+        let lists = self.list_some(Kind::GetElement, family, table, only)?;
+        let count = |list: &[u8]| NlasIterator::new(list).map_while(Result::ok).count();
+        Ok(lists.iter().filter_map(|list| attribute(list, ELEMENTS)).map(count).sum())
+    }
+
+    fn list_some(
+        &mut self,
+        kind: Kind,
+        family: Family,
+        table: &str,
+        more: impl FnOnce(&mut Attributes<'_>),
+    ) -> io::Result<Vec<Vec<u8>>> {
+        let question = question(kind, family, true, |a| {
+            a.text(TABLE, table);
+            more(a);
+        });
         for _ in 0..TRIES {
             let mut found = Vec::new();
             // Those of other tables, too, where the kernel has no filter.
@@ -132,7 +182,9 @@ impl Connection {
                 }
             });
             match result {
-                Ok(()) => return Ok(found),
+                Ok(true) => return Ok(found),
+                // Who gets no answer knows nothing.
+                Ok(false) => return Err(io::ErrorKind::TimedOut.into()),
                 Err(e) if e.raw_os_error() == Some(Errno::ENOENT as i32) => return Ok(Vec::new()),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
@@ -141,14 +193,20 @@ impl Connection {
         Err(io::ErrorKind::Interrupted.into())
     }
 
-    fn ask(&mut self, question: &[u8], mut each: impl FnMut(u16, &[u8])) -> io::Result<()> {
+    /// True if the kernel said that this was all, which it does at the end of a list.
+    fn ask(&mut self, question: &[u8], mut each: impl FnMut(u16, &[u8])) -> io::Result<bool> {
         self.forget()?;
         self.socket.send(question, 0)?;
-        let mut done = Ok(());
+        let mut done = Ok(false);
         self.answers(|changed, message| match message {
             _ if changed => done = Err(io::ErrorKind::Interrupted.into()),
             Answer::Result(Err(e)) => done = Err(e),
-            Answer::Result(Ok(())) => {}
+            Answer::Result(Ok(())) => {
+                // What went wrong before stays wrong.
+                if let Ok(ended) = &mut done {
+                    *ended = true;
+                }
+            }
             Answer::Object(kind, attributes) => each(kind, attributes),
         })?;
         done
@@ -177,6 +235,12 @@ impl Connection {
             Err(e) => Err(e),
         }
     }
+}
+
+/// This kernel has no nf_tables: no nfnetlink to open a socket of, or nobody in it for a batch (`nfnetlink_rcv_batch`).
+pub(in crate::net) fn is_unsupported(error: &io::Error) -> bool {
+    let none = [Errno::EPROTONOSUPPORT, Errno::EOPNOTSUPP, Errno::EAFNOSUPPORT];
+    error.raw_os_error().is_some_and(|number| none.contains(&Errno::from_raw(number)))
 }
 
 enum Answer<'a> {

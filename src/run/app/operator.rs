@@ -8,7 +8,8 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 use wgha_proto::{Command, Refused};
 
-use super::{ANSWER, App, EVENTS};
+use super::{ANSWER, App, EVENTS, own_checks};
+use crate::arbiter;
 use crate::control::{Call, Reply, Request};
 use crate::daemon::{Input, NewConfig, Picture};
 use crate::evidence;
@@ -43,6 +44,10 @@ impl App {
                     Err(why) => Reply::Refused(why),
                 }
             }
+            Request::Upgrade { look, force } => match self.upgrade(look, force).await {
+                Ok(message) => Reply::Done(message),
+                Err(why) => Reply::Refused(why),
+            },
             Request::Handover { to, force } => {
                 match self.command(Command::Handover { to, force }).await {
                     // The answer comes with the event.
@@ -86,8 +91,11 @@ impl App {
         picture::add_files(&mut status, self.files.as_ref().map(sync::files::Handle::view));
         let evidence = self.evidence.as_ref().map(evidence::Handle::look);
         picture::add_evidence(&mut status, evidence.as_ref(), picture.now);
+        let arbiter = self.arbiter.as_ref().map(arbiter::Handle::look);
+        picture::add_arbiter(&mut status, arbiter.as_ref(), &picture.node);
         status.changes = self.journal.changes();
         status.claims = self.journal.claims.status();
+        status.checks = self.checks.status();
         picture::add_gate(&mut status, self.gate.as_ref(), picture.now);
         status
     }
@@ -108,6 +116,12 @@ impl App {
             bail!("{missing}");
         }
         self.http.follow(setup.config.http)?;
+        let probe = setup.config.probe.filter(|_| !setup.config.node().witness);
+        if let Err(e) = self.probe.follow(probe) {
+            // All or nothing.
+            self.http.follow(self.setup.config.http)?;
+            return Err(e.into());
+        }
         self.apply(Arc::new(setup)).await?;
         if let Some(sync) = &self.sync {
             sync.reconfigure(sync::Settings::new(&self.setup)).await;
@@ -115,16 +129,25 @@ impl App {
         if let Some(evidence) = &self.evidence {
             evidence.reconfigure(evidence::Settings::new(&self.setup.config));
         }
+        if let Some(arbiter) = &self.arbiter {
+            arbiter.reconfigure(arbiter::Settings::new(&self.setup.config));
+        }
         if let Some(files) = &self.files {
             files.reconfigure(sync::files::Settings::new(&self.setup)).await;
         }
         self.journal.reconfigure(&self.setup.config);
+        self.checks.reconfigure(own_checks(&self.setup.config));
         let lease = self.look().await?.node.lease;
         Ok(match lease.filter(|lease| lease.blocked) {
             Some(lease) => format!(
                 "reloaded, but the voters stay {}: a majority of the new ones may have nobody in common with a majority \
-                 of those. Change one node at a time; --force-voters if one is lost for good",
-                lease.voters.join(", ")
+                 of those. Change one node at a time{}; --force-voters if one is lost for good",
+                lease.voters.iter().map(|name| picture::voter(name)).collect::<Vec<_>>().join(", "),
+                if lease.arbiter.is_some() {
+                    ", and none while an etcd votes: first take it out"
+                } else {
+                    ""
+                },
             ),
             None => "reloaded".to_owned(),
         })
@@ -137,6 +160,7 @@ impl App {
             bail!("with this config no majority is needed");
         }
         let voters = config.nodes.iter().map(|node| node.name.as_str());
+        let voters = voters.chain(config.arbiter.is_some().then_some("@etcd"));
         let voters = voters.collect::<Vec<_>>().join(", ");
         self.tell(Input::ForceVoters).await?;
         warn!("forced by the operator: the voters are now {voters}");
@@ -188,6 +212,7 @@ fn needs_restart(old: &Setup, new: &Setup) -> anyhow::Result<()> {
         ("name of this node", a.node().name == b.node().name),
         ("witness", a.node().witness == b.node().witness),
         ("realtime", a.cluster.realtime == b.cluster.realtime),
+        ("user", a.cluster.user == b.cluster.user),
         ("gate", a.cluster.gate == b.cluster.gate),
         ("state_dir", a.cluster.state_dir == b.cluster.state_dir),
         ("control socket", a.control_socket == b.control_socket),

@@ -171,6 +171,28 @@ proptest! {
 }
 
 #[test]
+fn a_handshake_is_one_that_the_poll_before_had_not() {
+    let endpoints = Endpoints::default();
+    let age = |all: &[PeerState]| {
+        endpoints.publish("wg0", 3, all);
+        endpoints.since_handshake("wg0")
+    };
+    assert_eq!(age(&[state(1, 1, 5)]), None, "not master");
+    endpoints.begin("wg0", 3);
+    assert_eq!(age(&[state(1, 1, 5)]), None, "of an earlier term");
+    assert_eq!(age(&[state(1, 1, 5)]), None, "the same");
+    assert_eq!(age(&[state(1, 2, 5)]), None, "elsewhere is no handshake");
+    assert!(age(&[state(1, 1, 9)]).is_some());
+    std::thread::sleep(Duration::from_millis(200));
+    let none_since = age(&[state(1, 1, 9)]);
+    assert!(none_since >= Some(Duration::from_millis(200)));
+    let back = age(&[state(1, 1, 3)]);
+    assert!(back.is_some() && back < none_since, "the wall clock was set back: {back:?}");
+    endpoints.end("wg0");
+    assert_eq!(endpoints.since_handshake("wg0"), None);
+}
+
+#[test]
 fn bytes_through_a_tunnel_are_told_with_the_time_of_the_poll_before() {
     let endpoints = Endpoints::default();
     let told = endpoints.received();

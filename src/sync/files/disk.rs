@@ -5,7 +5,7 @@
 //! what comes out is looked at once more before it is deleted.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +14,7 @@ use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags, renameat2};
 use zeroize::Zeroizing;
 
 use super::hash::Hash;
+use crate::bounded;
 use crate::wireguard::conf::MAX_FILE_LEN;
 
 /// Longest file, in bytes.
@@ -98,13 +99,7 @@ pub fn read(path: &Path) -> io::Result<Option<Found>> {
     if !meta.is_file() {
         return Err(refused_kind(path).unwrap_or_else(|| io::Error::other("is no regular file")));
     }
-    let room = usize::try_from(meta.len().min(MAX_LEN)).unwrap_or(0) + 1;
-    // Room for all of it at once: a vector that grows leaves copies of a key behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(room));
-    file.take(MAX_LEN + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_LEN {
-        return Err(io::Error::other(format!("is longer than {MAX_LEN} bytes")));
-    }
+    let bytes = bounded::secret(&file, MAX_LEN)?;
     let (hash, mode) = (Hash::of(&bytes), meta.permissions().mode() & 0o7777);
     Ok(Some(Found { bytes, hash, mode, mark: mark_of(&meta), owner: (meta.uid(), meta.gid()) }))
 }

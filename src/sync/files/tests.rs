@@ -74,7 +74,7 @@ impl Gateway {
             files: vec![file("wg0.conf", false), file("plain", false), file("d", true)],
             check: Check::new(&config),
         };
-        let state = Arc::new(StateDir::open(self.state.path()).unwrap());
+        let state = Arc::new(crate::state::tests::reopen(self.state.path()));
         self.running = Some(start(settings, state, self.level.subscribe()).unwrap());
     }
 

@@ -146,11 +146,14 @@ impl Tunnel {
         Ok(())
     }
 
-    /// Ends it all; returns when the TUN device is gone.
+    /// Ends it all; returns when the sockets are closed, as the next tunnel wants their port, and the TUN device is gone.
     pub(super) async fn close(self) {
         let existed = self.exists();
         let Self { device, parts: Parts { interface, tun, tun_index, udp }, .. } = self;
         device.stop().await;
+        if let Err(e) = sockets_closed(&udp).await {
+            tracing::error!("{interface}: {e}");
+        }
         drop((tun, udp));
         let there = || if_nametoindex(interface.as_str()).is_ok_and(|index| index == tun_index);
         for _ in 0..GONE_CHECKS {

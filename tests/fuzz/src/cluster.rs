@@ -30,6 +30,8 @@ struct Cluster {
     /// Seen last on each node, so that the machine answers once.
     errands: [Option<Errand>; 3],
     left: [bool; 3],
+    /// How many began in a node that ran.
+    sessions: u32,
 }
 
 fn start(me: usize, majority: bool) -> Node {
@@ -43,9 +45,14 @@ fn start(me: usize, majority: bool) -> Node {
         misses: 3,
         preempt: None,
         handover_timeout: Duration::from_millis(500),
+        neighbour_retry: Duration::ZERO,
         fingerprint: [1; 16],
         wireguard: if me == 2 { WireguardKind::None } else { WireguardKind::Kernel },
-        quorum: if majority { Quorum::Majority { reaction: LEAST_REACTION } } else { Quorum::None },
+        quorum: if majority {
+            Quorum::Majority { reaction: LEAST_REACTION, arbiter: false }
+        } else {
+            Quorum::None
+        },
         peers: (0..names)
             .filter(|other| *other != me)
             .map(|other| PeerConfig {
@@ -83,6 +90,7 @@ impl Cluster {
             flying: Vec::new(),
             errands: Default::default(),
             left: [false; 3],
+            sessions: 0,
         };
         for me in 0..cluster.nodes.len() {
             cluster.feed(me, |node, now| node.handle_report(now, Report::Ability(Ability::Ready)));
@@ -96,7 +104,8 @@ impl Cluster {
         let Some(node) = self.nodes.get_mut(me) else { return };
         input(node, now);
         let flying = &mut self.flying;
-        drain(node, now, |to, bytes| {
+        let sessions = &mut self.sessions;
+        let mut send = |to, bytes: &[u8]| {
             // The sender of what was just handled is not followed here: it sends again.
             let Destination::Peer { peer, .. } = to else { return };
             let to = if peer < me { peer } else { peer + 1 };
@@ -104,7 +113,15 @@ impl Cluster {
                 flying.remove(0);
             }
             flying.push(Flying { from: me, to, bytes: bytes.to_vec() });
-        });
+        };
+        drain(node, now, &mut send);
+        if node.wants_session() {
+            *sessions += 1;
+            let mut session = [me as u8 + 1; 16];
+            session[..4].copy_from_slice(&sessions.to_be_bytes());
+            node.renew(now, session, &[7; 32]);
+            drain(node, now, &mut send);
+        }
         assert!(
             node.poll_timeout() > now
                 || node.level().role == Role::Fault
@@ -253,7 +270,7 @@ impl Cluster {
 }
 
 /// Sequences of datagrams, time, reports and commands; the first byte's lowest bit chooses two gateways alone.
-pub fn node(data: &[u8]) {
+pub(crate) fn node(data: &[u8]) {
     let Some((first, rest)) = data.split_first() else { return };
     let mut cluster = Cluster::new(first & 1 == 0);
     for pair in rest.chunks_exact(2).take(STEPS) {

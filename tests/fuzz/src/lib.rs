@@ -6,9 +6,18 @@ mod cluster;
 mod seal;
 mod text;
 
-pub use cluster::node;
-pub use seal::{opening, wire};
-pub use text::{config, control, wgconf};
+/// What is done with an input.
+pub type Target = fn(&[u8]);
+
+/// All targets, by the names that `tests/fuzz/run` takes.
+pub const TARGETS: [(&str, Target); 6] = [
+    ("wire", seal::wire),
+    ("opening", seal::opening),
+    ("node", cluster::node),
+    ("config", text::config),
+    ("wgconf", text::wgconf),
+    ("control", text::control),
+];
 
 #[cfg(test)]
 mod tests;

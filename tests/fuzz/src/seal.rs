@@ -28,6 +28,7 @@ fn receiver() -> Node {
         misses: 3,
         preempt: None,
         handover_timeout: Duration::from_millis(500),
+        neighbour_retry: Duration::ZERO,
         fingerprint: [0; 16],
         wireguard: WireguardKind::Kernel,
         quorum: Quorum::None,
@@ -117,7 +118,7 @@ pub(crate) fn drain(
 
 /// The wire format: bodies, each with its length before it (two bytes), as gw1 could send them with the key.
 /// Whatever they say, gw2 goes on, and is not master because of them while gw1 is there.
-pub fn wire(data: &[u8]) {
+pub(crate) fn wire(data: &[u8]) {
     let mut node = receiver();
     let mut rest = data;
     let mut now = 1_000_000;
@@ -149,7 +150,7 @@ pub fn wire(data: &[u8]) {
 
 /// Opening: a sealed datagram of gw1's is changed (position, value), cut or made longer, and must then be refused,
 /// whatever was changed.
-pub fn opening(data: &[u8]) {
+pub(crate) fn opening(data: &[u8]) {
     let Some((&[cut, plain_len, steps, _], rest)) = data.split_first_chunk::<4>() else { return };
     let (plain, rest) = rest.split_at(usize::from(plain_len).min(rest.len()));
     let original = sealed(1, plain);

@@ -44,7 +44,7 @@ impl Machine for Gw1 {
 
 /// wgha.toml: what is wrong is named with a line that the file has, and what is right has a local node and timing
 /// within the documented bounds.
-pub fn config(data: &[u8]) {
+pub(crate) fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     match Config::parse(text, Path::new("/etc/wgha/edge.toml"), None, &Gw1) {
         Ok(config) => {
@@ -65,7 +65,7 @@ pub fn config(data: &[u8]) {
 }
 
 /// wg0.conf: errors name a line that the file has, and hold no key.
-pub fn wgconf(data: &[u8]) {
+pub(crate) fn wgconf(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     match WgConf::parse("wg0", text) {
         Ok(parsed) => {
@@ -102,7 +102,7 @@ fn secrets(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// A line to the control socket: what is understood is the same when it is printed and read again.
-pub fn control(data: &[u8]) {
+pub(crate) fn control(data: &[u8]) {
     match Request::parse(data) {
         Ok(request) => {
             let line = serde_json::to_vec(&request).expect("a request can be printed");

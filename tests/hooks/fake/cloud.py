@@ -25,6 +25,7 @@ class Request:
     query: dict
     headers: object
     body: bytes
+    target: str = ""  # path and query as they came
 
     def json(self):
         return json.loads(self.body or b"{}")
@@ -64,6 +65,8 @@ class Cloud:
 
     hook = ""  # the name of the hook
     base = ""  # what the endpoint has after host and port
+    metadata_address = "169.254.169.254"
+    calls_without_credentials = 0  # before the first one that has any
     asynchronous = True  # whether its changes are operations
     absence_is_seen = True  # whether looking tells what does not exist from what nobody has
 
@@ -217,7 +220,7 @@ def listen(make_socket, serve, node):
             parts = urllib.parse.urlsplit(self.path)
             query = dict(urllib.parse.parse_qsl(parts.query, keep_blank_values=True))
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            answer = serve(Request(node, self.command, urllib.parse.unquote(parts.path), query, self.headers, body))
+            answer = serve(Request(node, self.command, urllib.parse.unquote(parts.path), query, self.headers, body, self.path))
             self.close_connection = True
             if answer is None:
                 return

@@ -75,8 +75,8 @@ impl Stage {
         for (name, address) in
             [("wg0 of the gateway", topology::wg_gateway()), ("the host behind", topology::host())]
         {
-            let rtt = netns_lab::ping(node, address.v4.into(), Duration::from_secs(6));
-            let rtt = rtt
+            let (each, bound) = (Duration::from_secs(1), Duration::from_secs(6));
+            let rtt = netns_lab::reach(node, address.v4.into(), each, bound)
                 .with_context(|| format!("client1 to {name} through the tunnel"))
                 .map_err(|e| self.with_logs(e))?;
             println!(

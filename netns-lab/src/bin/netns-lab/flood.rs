@@ -117,12 +117,13 @@ impl Stage<'_> {
         ensure!(grown <= GROWTH_KIB, "memory grew by {grown} KiB, from {} KiB", cost.kib);
         let rate = |count: u64| (count as f64 / elapsed).round();
         Ok(format!(
-            "sent {}/s; read {}/s, dropped by the kernel {}/s, opened in vain {}/s; processor {:.0} % of a core, \
+            "sent {}/s; read {}/s, dropped by the kernel {}/s, opened in vain {}/s, unopened {}/s; processor {:.0} % of a core, \
              memory {} KiB (+{grown}); heartbeats at the peer: {}",
             rate(sent),
             rate(now.received - counts.received),
             rate(now.dropped - counts.dropped),
-            rate(now.refused - counts.refused),
+            rate(now.opened - counts.opened),
+            rate(now.unopened - counts.unopened),
             after.cpu_ns.saturating_sub(cost.cpu_ns) as f64 / elapsed / 1e7,
             after.kib,
             jitter(&heard, self.options.pair.heartbeat_ms)?
@@ -164,11 +165,14 @@ impl Stage<'_> {
     fn counts(&self, cluster: &Cluster) -> Result<Counts> {
         let status = cluster.status(self.target)?;
         let link = |word: &str| status["link"][word].as_u64().context("no counter of that name");
-        let refusals = status["refusals"].as_object().context("no refusals")?.values();
+        let refusals = status["refusals"].as_object().context("no refusals")?;
+        let all: u64 = refusals.values().filter_map(serde_json::Value::as_u64).sum();
+        let unopened = refusals.get("flooded").and_then(serde_json::Value::as_u64).unwrap_or(0);
         Ok(Counts {
             received: link("received")?,
             dropped: link("dropped")?,
-            refused: refusals.filter_map(serde_json::Value::as_u64).sum(),
+            opened: all - unopened,
+            unopened,
         })
     }
 }
@@ -176,7 +180,10 @@ impl Stage<'_> {
 struct Counts {
     received: u64,
     dropped: u64,
-    refused: u64,
+    /// Refused after they were opened.
+    opened: u64,
+    /// Refused because too many had been.
+    unopened: u64,
 }
 
 fn counter(datagram: &[u8]) -> u64 {

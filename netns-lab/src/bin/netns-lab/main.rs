@@ -1,5 +1,6 @@
 //! `netns-lab`: the lab's demonstration and measurements.
 
+mod cloud;
 mod demo;
 mod failover;
 mod flood;
@@ -33,6 +34,8 @@ enum Command {
     Bench(Bench),
     /// Random faults on real daemons, and a look at everything after each.
     Soak(soak::Options),
+    /// Random faults between daemon, hook and a fake cloud; after each the address is at the master.
+    Cloud(cloud::Options),
     /// Removes what killed labs left behind.
     Clean,
 }
@@ -117,6 +120,7 @@ fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Demo(options) => demo::run(&options),
         Command::Soak(options) => soak::run(&options),
+        Command::Cloud(options) => cloud::run(&options),
         Command::Bench(Bench::Takeover(options)) => takeover::run(&options),
         Command::Bench(Bench::Failover(options)) => failover::run(&options),
         Command::Bench(Bench::Overlap(options)) => overlap::run(&options),

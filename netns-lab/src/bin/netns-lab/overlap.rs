@@ -1,6 +1,6 @@
 //! Two masters at once, seen from outside: the master is cut off from everyone who votes, while clients reach both gateways.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use netns_lab::{
@@ -90,8 +90,13 @@ fn one(lab: &Lab, cluster: &Cluster) -> Result<Round> {
         lab.members().map(Node::name).filter(|name| *name != master.name()).collect();
     let cut_at = realtime_ns();
     let cut = lab.partition(&[master.name()], &others)?;
-    let back = prober.wait_steady(realtime_ns() + 200_000_000, SETTLE, BOUND);
-    back.context("after the cut")?;
+    // The client reaches the old one until that leaves by itself.
+    let end = Instant::now() + BOUND;
+    while !cluster.masters().iter().any(|node| node.name() != master.name()) {
+        ensure!(Instant::now() < end, "nobody took over from {}", master.name());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    prober.wait_steady(realtime_ns(), SETTLE, BOUND).context("after the cut")?;
     // Whatever the old one would still send.
     std::thread::sleep(SETTLE);
     let heard = capture.stop()?;

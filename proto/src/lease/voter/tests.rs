@@ -118,6 +118,9 @@ fn a_vote_that_was_handed_on_is_for_the_successor_alone() {
     let mut voter = bound();
     voter.released(A, SA, 2, 5, true);
     assert_eq!(voter.ask(at(100), &ask(A, SA, 3, 7), &timing()), remaining(200));
+    // The old holder may end, by its goodbye or its obituary: the successor acts nevertheless.
+    voter.ended(SA);
+    assert_eq!(voter.ask(at(100), &ask(B, SB, 1, 7), &timing()), remaining(200));
     let heir = Ask { transfer: Some((SA, 5)), ..ask(B, SB, 1, 6) };
     assert_eq!(voter.ask(at(100), &heir, &timing()), Verdict::Granted);
     // From then on it is B's like any other.

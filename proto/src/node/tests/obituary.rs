@@ -130,6 +130,9 @@ fn a_candidate_that_is_held_back_stays_so() {
     assert_eq!(b.handle_datagram(at(1000), &mut last_word(&a)), Ok(()));
     assert_eq!(b.level().role, Role::Backup);
     assert_eq!(b.level().master, None);
+    for ms in (1000..1500).step_by(20) {
+        b.handle_timeout(at(ms));
+    }
     b.handle_command(at(1500), Command::Maintenance { on: false, force: false }).unwrap();
     for ms in (1500..3000).step_by(20) {
         b.handle_timeout(at(ms));

@@ -30,10 +30,8 @@ impl Client {
     /// Waits until the host behind the gateways answers it.
     pub(super) fn reaches_host(&self) -> Result<()> {
         let to = topology::host().v4.into();
-        let end = Instant::now() + BOUND;
-        while netns_lab::ping(self.peer.node(), to, Duration::from_millis(500)).is_err() {
-            ensure!(Instant::now() < end, "{} ({}) has no tunnel", self.name(), self.label);
-        }
+        netns_lab::reach(self.peer.node(), to, Duration::from_millis(500), BOUND)
+            .with_context(|| format!("{} ({}) has no tunnel", self.name(), self.label))?;
         Ok(())
     }
 

@@ -1,7 +1,6 @@
 //! The faults, how they begin and how they end.
 
 use std::fmt;
-use std::time::Duration;
 
 use anyhow::Result;
 use netns_lab::{
@@ -9,17 +8,46 @@ use netns_lab::{
 };
 use nix::sys::signal::{Signal, kill};
 
+use super::clocks;
+
+/// Seconds by which clocks are set wrong, ahead or behind.
+const HOUR: i32 = 3600;
+
 /// Whose death or sleep it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Whom {
+pub(crate) enum Whom {
     Worker,
     Guard,
     Both,
 }
 
+/// What kind of fault it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Kill(Whom),
+    Stop(Whom),
+    Terminate,
+    Handover,
+    Maintenance,
+    Reload,
+    Address,
+    Interface,
+    Rules,
+    Routes,
+    Flush,
+    Loss,
+    HeartbeatLoss,
+    Alone,
+    Mute,
+    Deaf,
+    OneWay,
+    Link,
+    Clock,
+}
+
 /// One fault. Nodes by name.
 #[derive(Clone, Debug)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     Kill(Whom, String),
     Stop(Whom, String),
     Terminate(String),
@@ -38,25 +66,62 @@ pub(super) enum Fault {
     Deaf(String),
     OneWay(String, String),
     Link(String),
+    /// By so many seconds.
+    Clock(String, i32),
 }
 
 /// What ends a fault.
-pub(super) enum Undo {
+pub(crate) enum Undo {
     Nothing,
     Heal(FaultId),
     Link(String),
     Wake(Whom, String),
     Maintenance(String),
+    Clock(String),
+}
+
+impl Kind {
+    /// In a few words, for the count.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Kind::Kill(Whom::Worker) => "kill -9 of a worker",
+            Kind::Kill(Whom::Guard) => "kill -9 of a guard",
+            Kind::Kill(Whom::Both) => "kill -9 of worker and guard",
+            Kind::Stop(Whom::Worker) => "SIGSTOP of a worker",
+            Kind::Stop(Whom::Guard) => "SIGSTOP of a guard",
+            Kind::Stop(Whom::Both) => "SIGSTOP of the whole tree",
+            Kind::Terminate => "SIGTERM",
+            Kind::Handover => "handover",
+            Kind::Maintenance => "maintenance",
+            Kind::Reload => "reload",
+            Kind::Address => "floating IP removed",
+            Kind::Interface => "wg0 deleted",
+            Kind::Rules => "policy rules removed",
+            Kind::Routes => "private routes removed",
+            Kind::Flush => "nft flush ruleset",
+            Kind::Loss => "loss",
+            Kind::HeartbeatLoss => "loss of heartbeats",
+            Kind::Alone => "partition",
+            Kind::Mute => "mute",
+            Kind::Deaf => "deaf",
+            Kind::OneWay => "one way cut",
+            Kind::Link => "link down",
+            Kind::Clock => "clock step",
+        }
+    }
 }
 
 impl Fault {
-    /// One, or two at once.
-    pub(super) fn choose(rng: &mut fastrand::Rng, lab: &Lab, master: &Node) -> Vec<Fault> {
-        let count = if rng.u8(0..4) == 0 { 2 } else { 1 };
-        (0..count).map(|_| Fault::one(rng, lab, master)).collect()
+    /// Whose daemon it ends, or may end: a guard kills a worker that hangs.
+    pub(super) fn ends(&self) -> Option<&str> {
+        match self {
+            Fault::Kill(_, name) | Fault::Stop(_, name) | Fault::Terminate(name) => Some(name),
+            _ => None,
+        }
     }
 
-    fn one(rng: &mut fastrand::Rng, lab: &Lab, master: &Node) -> Fault {
+    /// One of this kind, somewhere.
+    pub(crate) fn of(kind: Kind, rng: &mut fastrand::Rng, lab: &Lab, master: &Node) -> Fault {
         let pick =
             |rng: &mut fastrand::Rng, of: Vec<&Node>| of[rng.usize(0..of.len())].name().to_owned();
         let any = |rng: &mut fastrand::Rng| pick(rng, lab.members().collect());
@@ -68,66 +133,61 @@ impl Fault {
                 pick(rng, lab.gateways().iter().collect())
             }
         };
-        let whom =
-            |rng: &mut fastrand::Rng| [Whom::Worker, Whom::Guard, Whom::Both][rng.usize(0..3)];
-        match rng.u8(0..24) {
-            0..=2 => Fault::Kill(whom(rng), gateway(rng)),
-            3 => Fault::Kill(whom(rng), any(rng)),
-            4..=6 => Fault::Stop(whom(rng), gateway(rng)),
-            7 => Fault::Terminate(any(rng)),
-            8 => Fault::Handover,
-            9 => Fault::Maintenance(gateway(rng)),
-            10 => Fault::Reload(any(rng)),
-            11 => Fault::Address(master.name().to_owned()),
-            12 => Fault::Interface(gateway(rng)),
-            13 => Fault::Rules(gateway(rng)),
-            14 => Fault::Routes(master.name().to_owned()),
-            15 => Fault::Flush(gateway(rng)),
-            16 => Fault::Loss(rng.u8(1..=60)),
-            17 => Fault::HeartbeatLoss(rng.u8(1..=60)),
-            18 => Fault::Alone(gateway(rng)),
-            19 => Fault::Alone(any(rng)),
-            20 => Fault::Mute(gateway(rng)),
-            21 => Fault::Deaf(gateway(rng)),
-            22 => {
+        let often_gateway =
+            |rng: &mut fastrand::Rng| if rng.u8(0..4) == 0 { any(rng) } else { gateway(rng) };
+        match kind {
+            Kind::Kill(whom) => Fault::Kill(whom, often_gateway(rng)),
+            Kind::Stop(whom) => Fault::Stop(whom, gateway(rng)),
+            Kind::Terminate => Fault::Terminate(any(rng)),
+            Kind::Handover => Fault::Handover,
+            Kind::Maintenance => Fault::Maintenance(gateway(rng)),
+            Kind::Reload => Fault::Reload(any(rng)),
+            Kind::Address => Fault::Address(master.name().to_owned()),
+            Kind::Interface => Fault::Interface(gateway(rng)),
+            Kind::Rules => Fault::Rules(gateway(rng)),
+            Kind::Routes => Fault::Routes(master.name().to_owned()),
+            Kind::Flush => Fault::Flush(gateway(rng)),
+            Kind::Loss => Fault::Loss(rng.u8(1..=60)),
+            Kind::HeartbeatLoss => Fault::HeartbeatLoss(rng.u8(1..=60)),
+            Kind::Alone => Fault::Alone(often_gateway(rng)),
+            Kind::Mute => Fault::Mute(gateway(rng)),
+            Kind::Deaf => Fault::Deaf(gateway(rng)),
+            Kind::OneWay => {
                 let from = any(rng);
                 let others = lab.members().filter(|node| node.name() != from).collect();
                 Fault::OneWay(from, pick(rng, others))
             }
-            _ => Fault::Link(gateway(rng)),
+            Kind::Link => Fault::Link(gateway(rng)),
+            Kind::Clock => Fault::Clock(any(rng), [HOUR, -HOUR][rng.usize(0..2)]),
         }
     }
 
-    /// In a few words, for the count.
-    pub(super) fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> Kind {
         match self {
-            Fault::Kill(Whom::Worker, _) => "kill -9 of a worker",
-            Fault::Kill(Whom::Guard, _) => "kill -9 of a guard",
-            Fault::Kill(Whom::Both, _) => "kill -9 of worker and guard",
-            Fault::Stop(Whom::Worker, _) => "SIGSTOP of a worker",
-            Fault::Stop(Whom::Guard, _) => "SIGSTOP of a guard",
-            Fault::Stop(Whom::Both, _) => "SIGSTOP of the whole tree",
-            Fault::Terminate(_) => "SIGTERM",
-            Fault::Handover => "handover",
-            Fault::Maintenance(_) => "maintenance",
-            Fault::Reload(_) => "reload",
-            Fault::Address(_) => "floating IP removed",
-            Fault::Interface(_) => "wg0 deleted",
-            Fault::Rules(_) => "policy rules removed",
-            Fault::Routes(_) => "private routes removed",
-            Fault::Flush(_) => "nft flush ruleset",
-            Fault::Loss(_) => "loss",
-            Fault::HeartbeatLoss(_) => "loss of heartbeats",
-            Fault::Alone(_) => "partition",
-            Fault::Mute(_) => "mute",
-            Fault::Deaf(_) => "deaf",
-            Fault::OneWay(..) => "one way cut",
-            Fault::Link(_) => "link down",
+            Fault::Kill(whom, _) => Kind::Kill(*whom),
+            Fault::Stop(whom, _) => Kind::Stop(*whom),
+            Fault::Terminate(_) => Kind::Terminate,
+            Fault::Handover => Kind::Handover,
+            Fault::Maintenance(_) => Kind::Maintenance,
+            Fault::Reload(_) => Kind::Reload,
+            Fault::Address(_) => Kind::Address,
+            Fault::Interface(_) => Kind::Interface,
+            Fault::Rules(_) => Kind::Rules,
+            Fault::Routes(_) => Kind::Routes,
+            Fault::Flush(_) => Kind::Flush,
+            Fault::Loss(_) => Kind::Loss,
+            Fault::HeartbeatLoss(_) => Kind::HeartbeatLoss,
+            Fault::Alone(_) => Kind::Alone,
+            Fault::Mute(_) => Kind::Mute,
+            Fault::Deaf(_) => Kind::Deaf,
+            Fault::OneWay(..) => Kind::OneWay,
+            Fault::Link(_) => Kind::Link,
+            Fault::Clock(..) => Kind::Clock,
         }
     }
 
     /// Begins it.
-    pub(super) fn begin(&self, lab: &Lab, cluster: &mut Cluster) -> Result<Undo> {
+    pub(crate) fn begin(&self, lab: &Lab, cluster: &mut Cluster) -> Result<Undo> {
         let node = |name: &str| lab.members().find(|n| n.name() == name).cloned();
         let node = |name: &str| node(name).ok_or_else(|| anyhow::anyhow!("no member {name}"));
         let inject = |filter: Filter| Ok(Undo::Heal(lab.inject(vec![filter])?));
@@ -155,8 +215,9 @@ impl Fault {
                 }
             }
             Fault::Interface(name) => _ = remove_interface(&node(name)?, "wg0"),
-            Fault::Rules(name) => _ = remove_rules(&node(name)?)?,
-            Fault::Routes(name) => _ = node(name)?.sh(PRIVATE_ROUTES)?,
+            // The daemon may be at the same ones: what it took off first is not there any more.
+            Fault::Rules(name) => _ = remove_rules(&node(name)?),
+            Fault::Routes(name) => _ = node(name)?.sh(PRIVATE_ROUTES),
             Fault::Flush(name) => flush_nft(&node(name)?)?,
             Fault::Loss(percent) => return inject(Filter::loss(*percent)),
             Fault::HeartbeatLoss(percent) => return inject(Filter::loss(*percent).heartbeats()),
@@ -172,8 +233,22 @@ impl Fault {
                 lab.cut_link(&node, true)?;
                 return Ok(Undo::Link(name.clone()));
             }
+            Fault::Clock(name, seconds) => {
+                clocks::set(lab.dir(), name, *seconds)?;
+                clocks::wait(cluster, &node(name)?, *seconds)?;
+                return Ok(Undo::Clock(name.clone()));
+            }
         }
         Ok(Undo::Nothing)
+    }
+}
+
+impl Fault {
+    /// What is left of it that no audit sees, in words.
+    pub(crate) fn left(&self, lab: &Lab, cluster: &mut Cluster) -> Option<String> {
+        let Fault::Clock(name, _) = self else { return None };
+        let node = lab.members().find(|node| node.name() == name)?;
+        clocks::wrong(cluster, node, 0)
     }
 }
 
@@ -197,7 +272,7 @@ fn signal(cluster: &mut Cluster, name: &str, whom: Whom, signal: Signal) {
 
 impl Undo {
     /// Ends the fault.
-    pub(super) fn end(self, lab: &Lab, cluster: &mut Cluster) -> Result<()> {
+    pub(crate) fn end(self, lab: &Lab, cluster: &mut Cluster) -> Result<()> {
         match self {
             Undo::Nothing => {}
             Undo::Heal(id) => lab.heal(id)?,
@@ -205,6 +280,7 @@ impl Undo {
                 let node = lab.gateways().iter().find(|node| node.name() == name);
                 node.map_or(Ok(()), |node| lab.heal_link(node, true))?;
             }
+            Undo::Clock(name) => clocks::set(lab.dir(), &name, 0)?,
             Undo::Wake(whom, name) => signal(cluster, &name, whom, Signal::SIGCONT),
             Undo::Maintenance(name) => {
                 if let Some(node) = lab.members().find(|node| node.name() == name) {
@@ -216,43 +292,14 @@ impl Undo {
     }
 }
 
-/// A daemon that just died is asked when it is back.
-fn off(cluster: &Cluster, node: &Node) {
-    for _ in 0..3 {
-        if cluster.command(node, &["maintenance", "off"]).is_ok() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(200));
-    }
-}
-
-/// Starts the daemons that ended, as systemd does, half of the time after the release of its `ExecStopPost`; and
-/// ends what a dead daemon's maintenance left.
-pub(super) fn revive(lab: &Lab, cluster: &mut Cluster, rng: &mut fastrand::Rng) -> Result<()> {
-    // A guard that buries, and a daemon that stops, have this long.
-    for _ in 0..30 {
-        std::thread::sleep(Duration::from_millis(50));
-        for node in lab.members() {
-            if cluster.process(node.name()).is_running() {
-                continue;
-            }
-            if rng.bool() && lab.witness().is_none_or(|w| w.name() != node.name()) {
-                let _ = cluster.command(node, &["release"]);
-            }
-            cluster.start_on(lab, node.name())?;
-        }
-    }
-    for node in lab.members() {
-        if cluster.status(node).is_ok_and(|status| status["maintenance"] == true) {
-            off(cluster, node);
-        }
-    }
-    Ok(())
+/// What a daemon refuses, or is not there to do, [`revive_once`](super::revive::revive_once) asks of it again.
+pub(super) fn off(cluster: &Cluster, node: &Node) {
+    let _ = cluster.command(node, &["maintenance", "off"]);
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.kind())?;
+        f.write_str(self.kind().name())?;
         match self {
             Fault::Kill(_, name)
             | Fault::Stop(_, name)
@@ -270,6 +317,7 @@ impl fmt::Display for Fault {
             | Fault::Link(name) => write!(f, ", {name}"),
             Fault::Loss(percent) | Fault::HeartbeatLoss(percent) => write!(f, ", {percent} %"),
             Fault::OneWay(from, to) => write!(f, ", {from} to {to}"),
+            Fault::Clock(name, seconds) => write!(f, ", {name}, {seconds:+} s"),
             Fault::Handover => Ok(()),
         }
     }

@@ -99,6 +99,8 @@ fn steady(line: &str) -> Option<String> {
         match word {
             "packets" | "bytes" | "expires" | "mtu" | "qdisc" | "valid_lft" | "preferred_lft"
             | "qlen" | "state" | "link/ether" | "group" | "age" => skip = 1,
+            // Of the gate's elements: what was left of a permission, in ticks of the kernel's clock.
+            "timeout" => skip = 1,
             // `ip -o` begins with the index, and breaks lines.
             "\\" => {}
             _ if word.ends_with(':')
