@@ -173,7 +173,9 @@ fn without_root() {
     fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
     fs::set_permissions(dir.path().join("wg0.conf"), PermissionsExt::from_mode(0o600)).unwrap();
     let program = dir.path().join("wgha");
-    fs::copy(env!("CARGO_BIN_EXE_wgha"), &program).unwrap();
+    // By another process: a child that a test beside this one forks would have the file open for writing until it executes.
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_wgha")).arg(&program).status().unwrap();
+    assert!(copied.success());
     let check = std::os::unix::process::CommandExt::uid(&mut Command::new(&program), 65534)
         .args(["check", "--config", "edge.toml"])
         .current_dir(dir.path())

@@ -317,6 +317,8 @@ mac_of() {
 }
 
 json() {
+    # Of no text at all jq says success.
+    case $http_body in *[![:space:]]*) ;; *) not_understood ;; esac
     # The dot keeps empty lines at the end, which $() takes off.
     json=$(printf '%s' "$http_body" | jq -r "$@" 2>/dev/null && printf .) || not_understood
     json=${json%"$newline".}

@@ -172,6 +172,10 @@ class Trouble(Case):
         self.cloud.fault("garbage", 99)
         self.untouched_then_back()
 
+    def test_answers_are_empty(self):
+        self.cloud.fault("empty", 99, only="read")
+        self.untouched_then_back()
+
     def test_answers_are_cut(self):
         self.cloud.fault("cut", 99, only="read")
         self.untouched_then_back()

@@ -155,6 +155,8 @@ class Bind(Cloud):
             return (self.forward(query) or b"")[:20]
         if fault.kind == "garbage":
             return b"It works!"
+        if fault.kind == "empty":
+            return b""
         if fault.kind == "error":
             return query[:2] + bytes((query[2] | 0x80, SERVFAIL)) + bytes(8)
         if fault.kind == "hang":

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 # The kinds of fault that Cloud.fault takes. The first five are answered in the provider's own words.
 IN_WORDS = ("busy", "locked", "error", "denied", "missing")
-OTHERS = ("garbage", "cut", "drop", "hang", "slow")
+OTHERS = ("garbage", "empty", "cut", "drop", "hang", "slow")
 SLOW_SECONDS = 1.5
 
 
@@ -191,6 +191,8 @@ class Cloud:
                 answer = self.trouble(fault.kind)
             elif fault.kind == "garbage":
                 answer = Answer(200, "<html>It works!</html>")
+            elif fault.kind == "empty":
+                answer = Answer(200, "")
             else:
                 answer = None
             self.calls.append((request.node, kind, self.label(request), answer.status if answer else fault.kind))
