@@ -90,15 +90,26 @@ pub(crate) fn wgconf(data: &[u8]) {
     }
 }
 
-/// The values of lines that hold a secret, if they are long enough to be one.
-fn secrets(text: &str) -> impl Iterator<Item = &str> {
-    text.lines().filter_map(|line| {
-        let (key, value) = line.split_once('=')?;
-        let key = key.trim().to_ascii_lowercase();
-        let value = value.split('#').next().unwrap_or_default().trim();
-        (matches!(key.as_str(), "privatekey" | "presharedkey") && value.len() >= 40)
-            .then_some(value)
-    })
+/// The values of lines that hold a secret: long enough to be one, in one word, and on no other line. (The fuzzer learns the words of
+/// our errors and puts them in as keys; and an error may show what another line says.)
+fn secrets(text: &str) -> Vec<&str> {
+    let mut values = Vec::new();
+    let mut others = Vec::new();
+    for line in text.lines() {
+        match line.split_once('=').filter(|(key, _)| is_secret(key)) {
+            Some((_, value)) => values.push(value.split('#').next().unwrap_or_default().trim()),
+            None => others.push(line),
+        }
+    }
+    values.retain(|value| {
+        let one_word = value.len() >= 40 && !value.contains(char::is_whitespace);
+        one_word && !others.iter().any(|line| line.contains(value))
+    });
+    values
+}
+
+fn is_secret(key: &str) -> bool {
+    matches!(key.trim().to_ascii_lowercase().as_str(), "privatekey" | "presharedkey")
 }
 
 /// A line to the control socket: what is understood is the same when it is printed and read again.
