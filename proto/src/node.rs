@@ -30,6 +30,7 @@ pub(crate) mod obituary;
 mod outside;
 mod parts;
 mod permit;
+mod preempt;
 mod receive;
 mod release;
 mod send;

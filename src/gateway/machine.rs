@@ -12,7 +12,6 @@ use wgha_proto::Term;
 
 use super::Notice;
 use super::attend::Attendance;
-use super::kick::Round;
 use super::ledger::Ledger;
 use super::scripts::Scripts;
 use super::tunnel::Tunnel;
@@ -26,6 +25,7 @@ use crate::setup::Setup;
 use crate::state::AppliedAddress;
 use crate::sync::Endpoints;
 
+mod clients;
 mod dead_man;
 mod prepare;
 mod role;
@@ -38,11 +38,6 @@ const ANNOUNCE_AGAIN: Duration = Duration::from_secs(1);
 
 /// And then this often: some routers keep a wrong entry for hours.
 const ANNOUNCE_REFRESH: Duration = Duration::from_secs(60);
-
-/// A cloud's network may follow its API later: where nobody is back clients are called again, so often and so far apart. A look
-/// comes each second.
-const RECALLS: u8 = 10;
-const RECALL: Duration = Duration::from_millis(900);
 
 /// Peers are counted for status this often.
 const COUNT_PEERS: Duration = Duration::from_secs(5);
@@ -269,59 +264,6 @@ impl Machine {
             error!("cannot keep the record of what is put up: {e}");
         }
         Ok(())
-    }
-
-    /// Begins to attend to a tunnel that is up now: first of all its clients are kicked. `notices`: where it is told how they
-    /// come back, if that is a part of the change of role.
-    fn attend(
-        &mut self,
-        index: usize,
-        term: Term,
-        round: Round,
-        notices: Option<mpsc::Sender<Notice>>,
-    ) {
-        let Some(tunnel) = self.tunnels.get(index) else { return };
-        let Some(attended) = tunnel.attended(&self.endpoints) else { return };
-        self.attendance.begin(attended, term, round, &self.endpoints, notices);
-    }
-
-    /// A device that went down or away lost its sessions, so all clients are kicked again.
-    fn attend_again(&mut self, term: Term) {
-        self.attendance.end();
-        for index in 0..self.tunnels.len() {
-            let round = Round { entered: SystemTime::now(), again: false };
-            self.attend(index, term, round, None);
-        }
-    }
-
-    /// Calls those that are not back.
-    async fn call_again(&mut self, term: Term) {
-        self.attendance.end();
-        let round = Round { entered: self.back_since, again: true };
-        // What is counted from elsewhere is no part of the change of role.
-        let notices = (self.back_since == self.entered).then(|| self.notices.clone());
-        for index in 0..self.tunnels.len() {
-            let Some(tunnel) = self.tunnels.get_mut(index) else { continue };
-            if let Err(e) = tunnel.forget_unanswered(round.entered, &self.endpoints).await {
-                warn!("handshakes begin in up to 5 s: {e}");
-            }
-            self.attend(index, term, round, notices.clone());
-        }
-    }
-
-    /// Calls them once more if it is time and nobody is back.
-    async fn recall(&mut self, term: Term) {
-        let Some((at, left)) = self.recall.filter(|(at, _)| *at <= Instant::now()) else { return };
-        self.recall = (left > 1).then_some((at + RECALL, left - 1));
-        let mut nobody = false;
-        for tunnel in &mut self.tunnels {
-            nobody |= tunnel.nobody_is_back(self.back_since, &self.endpoints).await;
-        }
-        if nobody {
-            self.call_again(term).await;
-        } else {
-            self.recall = None;
-        }
     }
 
     fn restored(&self, what: &str) {

@@ -5,12 +5,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::timeout;
 use tracing::{error, info, warn};
-use wgha_proto::{Ability, Alarm, Command, Event, Report, RoleLevel, WireguardKind};
+use wgha_proto::{Ability, Alarm, Event, Report, RoleLevel, WireguardKind};
 
 use super::journal::Journal;
 use super::threads::GatewayParts;
@@ -18,7 +16,6 @@ use super::watchdog::Watchdog;
 use crate::alarm;
 use crate::arbiter;
 use crate::checks::{self, Checks};
-use crate::cli;
 use crate::config::{Check, Config};
 use crate::control::{Call, Reply};
 use crate::daemon::{self, Input};
@@ -33,6 +30,7 @@ use crate::setup::Setup;
 use crate::state::StateDir;
 use crate::sync;
 
+mod end;
 mod operator;
 mod upgrade;
 
@@ -275,72 +273,6 @@ impl App {
                 }
             }
         }
-    }
-
-    /// Hands over if possible, leaves, says goodbye, runs the `stop` hooks.
-    async fn stop(mut self) -> anyhow::Result<ExitCode> {
-        let why = if self.upgrading { "upgrading" } else { "stopping" };
-        info!("{why}");
-        if self.upgrading {
-            // To systemd it is one service that goes on.
-            self.watchdog.keep_fed();
-        } else {
-            self.watchdog.stopping();
-        }
-        if let Err(why) = self.command(Command::Stop).await {
-            warn!("{why}");
-        }
-        let cluster = &self.setup.config.cluster;
-        let bound = cluster.handover_timeout * 2 + self.setup.config.detection() * 2 + ANSWER;
-        if timeout(bound, self.until_stopped()).await.is_err() {
-            warn!("no successor answered within {} ms", bound.as_millis());
-        }
-        // If it could not be verified that nothing acts, the guard tries again: that is what it hears of.
-        let left = self.end(why).await;
-        Ok(if left { ExitCode::SUCCESS } else { ExitCode::from(cli::exit::FAILED) })
-    }
-
-    /// Takes note until the node says that it has stopped.
-    async fn until_stopped(&mut self) {
-        loop {
-            tokio::select! {
-                event = self.events.recv() => match event {
-                    None => return,
-                    Some(event) => {
-                        let stopped = event == Event::Stopped;
-                        self.note(event);
-                        if stopped {
-                            return;
-                        }
-                    }
-                },
-                Some(notice) = self.gateway.notices.recv() => {
-                    self.notice(notice);
-                }
-            }
-        }
-    }
-
-    async fn fail(self, what: &str) -> anyhow::Result<ExitCode> {
-        error!("{what}: leaving");
-        self.end(what).await;
-        bail!("{what}")
-    }
-
-    /// Makes sure that nothing of ours acts, whatever state the parts are in. True if that was verified.
-    async fn end(mut self, reason: &str) -> bool {
-        // From here on other things than the loop take time.
-        self.line.rest();
-        let (role, term) = {
-            let level = self.level.borrow();
-            (level.role, level.term)
-        };
-        let left = self.gateway.thread.is_none() || self.gateway.finish().await;
-        if !left {
-            error!("leaving could not be verified");
-        }
-        self.journal.stop(reason.to_owned(), term, role).await;
-        left
     }
 }
 

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use tracing::{debug, error, info, warn};
 use wgha_proto::{Ability, Doubt, Term};
 
-use super::{ANNOUNCE_AGAIN, ANNOUNCE_REFRESH, Machine, RECALL, RECALLS};
+use super::clients::{RECALL, RECALLS};
+use super::{ANNOUNCE_AGAIN, ANNOUNCE_REFRESH, Machine};
 use crate::gateway::kick::Round;
 use crate::gateway::tunnel::{Kept, Tunnel};
 use crate::gateway::{Effects, Notice, Phases, Wanted, gate};

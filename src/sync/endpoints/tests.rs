@@ -1,7 +1,10 @@
+use std::time::UNIX_EPOCH;
+
 use proptest::prelude::*;
 
+use super::table::extend;
 use super::*;
-use crate::sync::message::Message;
+use crate::sync::message::{Message, Part};
 
 fn key(n: u8) -> PublicKey {
     PublicKey([n; 32])
