@@ -1,7 +1,5 @@
 //! A gateway that is cut off knows it by its router, which no longer answers, and takes nothing over.
 
-use std::time::{Duration, Instant};
-
 use netns_lab::{Filter, Node, topology};
 use serde_json::Value;
 
@@ -24,19 +22,9 @@ fn knows_its_router(pair: &Pair, node: &Node) {
     });
 }
 
-/// `node` stays what it is, and `master` serves, for several detection times.
+/// Nobody's role changes, for several detection times.
 fn nobody_moves(pair: &Pair, backup: &Node, master: &Node, when: &str) {
-    let (before, end) = (pair.changes_of(&[backup, master]), Instant::now() + detection() * 3);
-    while Instant::now() < end {
-        let roles = [backup, master].map(|node| pair.status(node)["role"].clone());
-        if roles != ["backup", "master"] {
-            // Its log comes a moment later.
-            std::thread::sleep(Duration::from_secs(1));
-            pair.none_changed(&[backup, master], before, &format!("{when}: {roles:?}"));
-            pair.is_master(master, when);
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    pair.stay(&[(backup, "backup"), (master, "master")], detection() * 3, when);
 }
 
 /// What `node` says of its only path to the other gateway.

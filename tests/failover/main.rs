@@ -33,6 +33,7 @@ mod scripts;
 mod signals;
 mod silence;
 mod source;
+mod steady;
 mod trouble;
 mod upgrade;
 mod uplink;

@@ -241,27 +241,6 @@ impl Pair {
         });
     }
 
-    /// The role changes that a node went through since it started first.
-    pub(crate) fn changes(&self, node: &Node) -> usize {
-        self.wgha(node, &["events", "--json"]).lines().count()
-    }
-
-    /// Role changes, and how often a daemon did not run for longer than its detection time: then roles change by right.
-    pub(crate) fn changes_of(&self, nodes: &[&Node]) -> (usize, usize) {
-        let log = |node: &Node| {
-            let log = std::fs::read_to_string(node.dir().join("log/wgha.log"));
-            log.unwrap_or_default().matches("a new session: did not run for ").count()
-        };
-        let changes = nodes.iter().map(|node| self.changes(node)).sum();
-        (changes, self.lab.members().map(log).sum())
-    }
-
-    /// No role has changed since, but by right.
-    pub(crate) fn none_changed(&self, nodes: &[&Node], before: (usize, usize), when: &str) {
-        let now = self.changes_of(nodes);
-        assert!(now.0 == before.0 || now.1 > before.1, "{when}: {before:?}, {now:?}");
-    }
-
     /// Runs a command of `wgha` that must succeed.
     pub(crate) fn wgha(&self, node: &Node, args: &[&str]) -> String {
         self.cluster.command(node, args).unwrap_or_else(|e| panic!("{}: {e:#}", node.name()))

@@ -52,17 +52,7 @@ fn seen(pair: &Pair, node: &Node, other: &Node) -> Value {
 
 /// `master` stays what it is for twenty heartbeats; without a delay preemption takes one.
 fn stays(pair: &Pair, master: &Node, when: &str) {
-    let (before, end) = (pair.changes_of(&[master]), Instant::now() + heartbeat() * 20);
-    while Instant::now() < end {
-        let role = pair.status(master)["role"].clone();
-        if role != "master" {
-            // Its log comes a moment later.
-            std::thread::sleep(Duration::from_secs(1));
-            pair.none_changed(&[master], before, &format!("{when}: {role}"));
-            pair.is_master(master, when);
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    pair.stay(&[(master, "master")], heartbeat() * 20, when);
 }
 
 fn last_reason(pair: &Pair, node: &Node) -> String {

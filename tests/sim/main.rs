@@ -57,6 +57,9 @@ use crate::world::Mutation;
 const SCHEDULES: u64 = 2_000;
 /// The same with leases.
 const LEASE_SCHEDULES: u64 = 5_000;
+/// A run of more schedules than that says how far it is.
+const PROGRESS: u64 = 10_000;
+
 /// From this many schedules on, each required situation must have occurred.
 const ENOUGH: u64 = 1_000;
 
@@ -141,6 +144,10 @@ fn run_many(first: u64, count: u64, run: Run) -> (Stats, Vec<Failure>) {
                     match result {
                         Ok(stats) => total.0.merge(&stats),
                         Err(failure) => total.1.push(*failure),
+                    }
+                    let done = seed + 1 - first;
+                    if done.is_multiple_of(PROGRESS) && done < count {
+                        println!("{done} of {count} schedules, {} failed", total.1.len());
                     }
                 }
             });
