@@ -436,7 +436,12 @@ impl World {
             Input::Word(word) => self.with_node(host, |node, now| node.handle_arbiter(now, word)),
             Input::Answered(number, answer) => {
                 self.answered(host, number, answer);
-                self.desk(host);
+                // Time alone may have ended the process.
+                if self.stopped {
+                    self.drain(host, None)
+                } else {
+                    self.desk(host)
+                }
                 return;
             }
             Input::Datagram(datagram, origin) => {
@@ -449,6 +454,7 @@ impl World {
 
     /// The process runs now: its timer comes first.
     fn ran(&mut self, host: usize) {
+        assert!(!self.stopped, "a process that has stopped is still there");
         let now = self.now;
         if let Some(process) = &mut self.hosts[host].process {
             process.gap = now.saturating_sub(process.ran);
