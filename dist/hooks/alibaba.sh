@@ -47,7 +47,7 @@ own_machine() {
         fi
         cached="$identity $http_body"
         case $cached in
-        *[!A-Za-z0-9\ -]*) unknown "the metadata service's answer cannot be understood: $(printable "$cached")" ;;
+        *[!A-Za-z0-9\ -]* | ' '* | *' ') unknown "the metadata service's answer cannot be understood: $(printable "$cached")" ;;
         esac
         cache_put identity 0 "$cached"
     fi

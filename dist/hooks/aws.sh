@@ -24,6 +24,7 @@ prepare_aws() {
 imds() {
     if [ -z "$metadata_token" ]; then
         metadata /latest/api/token 'header = "X-aws-ec2-metadata-token-ttl-seconds: 300"' PUT || no_metadata "$2"
+        [ -n "$http_body" ] || unknown "no $2: the metadata service gives no token"
         metadata_token=$http_body
     fi
     metadata "/latest/$1" "header = \"X-aws-ec2-metadata-token: $metadata_token\"" || no_metadata "$2" "${3:-}"
@@ -61,7 +62,7 @@ aws_login() {
     else
         imds meta-data/iam/security-credentials/ credentials "give the instance a profile with a role"
         imds "meta-data/iam/security-credentials/$http_body" credentials "" any
-        json '"\(.Expiration | fromdate - 300)", "\(.AccessKeyId) \(.SecretAccessKey) \(.Token)"'
+        json_secret '"\(.Expiration | fromdate - 300)", "\(.AccessKeyId) \(.SecretAccessKey) \(.Token)"'
         cached=${json#*"$newline"}
         cache_put credentials "${json%%"$newline"*}" "$cached"
     fi

@@ -33,7 +33,7 @@ own_instance() {
         gcp_metadata project/project-id project
         cached="$cached $http_body"
         case $cached in
-        *[!a-z0-9:.\ -]*) unknown "the metadata service's answer cannot be understood: $(printable "$cached")" ;;
+        *[!a-z0-9:.\ -]* | ' '* | *' ' | *'  '*) unknown "the metadata service's answer cannot be understood: $(printable "$cached")" ;;
         esac
         cache_put identity 0 "$cached"
     fi
@@ -51,7 +51,7 @@ gcp_login() {
         return 0
     fi
     gcp_metadata instance/service-accounts/default/token credentials "give the instance a service account"
-    json '(now + .expires_in - 60 | floor), .access_token'
+    json_secret '(now + (.expires_in // error("none")) - 60 | floor), (.access_token // error("none"))'
     token=${json#*"$newline"}
     cache_put credentials "${json%%"$newline"*}" "$token"
 }

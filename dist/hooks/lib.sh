@@ -324,7 +324,18 @@ json() {
     json=${json%"$newline".}
 }
 
-not_understood() { unknown "$doing: the answer cannot be understood: $(printable "$http_body")"; }
+# json_secret: as json, of an answer that holds credentials and is not shown.
+json_secret() {
+    http_secret=yes
+    json "$@"
+    http_secret=''
+}
+
+http_secret=''
+not_understood() {
+    [ -z "$http_secret" ] || unknown "$doing: the answer cannot be understood, and may hold what is secret"
+    unknown "$doing: the answer cannot be understood: $(printable "$http_body")"
+}
 
 fields() {
     json=$(printf '%s' "$http_body" | awk -v paths="$*" -f "$hooks/fields.awk") || not_understood
@@ -434,7 +445,10 @@ hook() {
     cache=$conf_cache
     cache_prefix=all
     check_tools
-    cache_prefix=$(printf '%s' "$name$conf" | tr -c 'a-zA-Z0-9.-' '_')
+    # What is remembered hangs on these, and with another of them it is not looked at any more.
+    cache_prefix=$(printf '%s\n' "$conf" "${conf_interface:-}" "${conf_region:-}" "${conf_auth_url:-}" \
+        "${conf_application_credential_id:-}" "${conf_client_id:-}" "${conf_audience:-}" "${conf_metadata:-}" | cksum)
+    cache_prefix=$name-${cache_prefix%% *}
     prepare
     "run_$verb"
 }

@@ -58,7 +58,7 @@ log_in() {
     else
         "$3" "$4/" credentials "give the instance a $5"
         "$3" "$4/$http_body" credentials
-        json "$6"
+        json_secret "$6"
         cached=${json#*"$newline"}
         cache_put credentials "${json%%"$newline"*}" "$cached"
     fi

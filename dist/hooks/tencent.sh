@@ -12,7 +12,7 @@ secrets='secret_key'
 codes_again='RequestLimitExceeded InvalidAddressIdStatus.NotPermit InvalidAddressState AuthFailure.SignatureExpire'
 codes_again="$codes_again UnsupportedOperation.AddressStatusNotPermit UnsupportedOperation.InvalidAddressState"
 codes_again="$codes_again OperationDenied.MutexTaskRunning UnsupportedOperation.MutexOperationTaskRunning FailedOperation.TaskFailed"
-codes_unknown='InternalError InternalServerError InternalError.ModuleError'
+codes_unknown='InternalError InternalServerError'
 
 # prepare_tencent: $region, $machine (the instance), $private_ip (its own address).
 prepare_tencent() {
@@ -36,7 +36,7 @@ own_machine() {
         tencent_metadata local-ipv4 "private address"
         cached="$identity $http_body"
         case $cached in
-        *[!A-Za-z0-9.\ -]*) unknown "the metadata service's answer cannot be understood: $(printable "$cached")" ;;
+        *[!A-Za-z0-9.\ -]* | ' '* | *' ' | *'  '*) unknown "the metadata service's answer cannot be understood: $(printable "$cached")" ;;
         esac
         cache_put identity 0 "$cached"
     fi
@@ -75,6 +75,9 @@ refused_by_tencent() {
     AuthFailure.SignatureExpire) ;;
     AuthFailure.UnauthorizedOperation) http_status=403 ;;
     AuthFailure*) refused_credentials "$1: $error_code ($error_text)" ;;
+    # With whose limit it was behind a dot.
+    RequestLimitExceeded.*) again "$1: $error_code ($error_text)" ;;
+    InternalError.* | ServiceUnavailable | ServiceUnavailable.*) unknown "$1: $error_code ($error_text)" ;;
     esac
     # By the code alone: what is not known as passing must be mended by a person.
     http_status=400

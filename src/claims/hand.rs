@@ -7,7 +7,7 @@ use anyhow::bail;
 
 use super::schedule::Answer;
 use super::worker::job;
-use super::{Mastership, Verb};
+use super::{Marker, Mastership, Verb};
 use crate::config::{Config, Places};
 use crate::control::Request;
 use crate::control::client::Client;
@@ -37,7 +37,8 @@ pub fn by_hand(path: &Path, node: Option<&str>, ask: ByHand) -> anyhow::Result<E
     if config.claims.is_empty() {
         bail!("{}: there is no [[claim]]", path.display());
     }
-    let status = status(path);
+    let socket = Places::of(path).control_socket;
+    let status = status(&socket);
     let is_master = status.as_ref().is_some_and(|s| s.role == "master");
     if ask.verb == Verb::Assert && !is_master && !ask.force && !ask.dry_run {
         bail!(
@@ -54,6 +55,10 @@ pub fn by_hand(path: &Path, node: Option<&str>, ask: ByHand) -> anyhow::Result<E
         let mut job = job(claim, ask.verb, &context, &mastership);
         if ask.dry_run {
             job = job.env("WGHA_DRY_RUN", "1");
+        }
+        // One claim comes after the other, so that another node may be master meanwhile.
+        if is_master && !ask.force {
+            job = job.env("WGHA_TERM_FILE", &Marker::beside(&socket).path().to_string_lossy());
         }
         let name = claim.run.join(" ");
         let finished = runtime.block_on(process::run(&job, std::future::pending(), |line| {
@@ -73,7 +78,7 @@ pub fn by_hand(path: &Path, node: Option<&str>, ask: ByHand) -> anyhow::Result<E
     Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn status(path: &Path) -> Option<Status> {
-    let mut client = Client::connect(&Places::of(path).control_socket).ok()?;
+fn status(socket: &Path) -> Option<Status> {
+    let mut client = Client::connect(socket).ok()?;
     client.ask(&Request::Status {}).ok()?.status.map(|status| *status)
 }

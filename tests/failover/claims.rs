@@ -85,6 +85,11 @@ fn follows_the_master_and_comes_back_when_lost() {
     cloud.is_at(&pair, &gw1, "somebody took it");
     let said = pair.wgha(&gw1, &["claim", "verify"]);
     assert!(said.contains("/etc/wgha/claim.sh: held (exit 0"), "{said}");
+    let said = pair.wgha(&gw1, &["claim", "assert"]);
+    assert!(
+        said.contains("/etc/wgha/claim.sh: held (exit 0"),
+        "by a program that looks whose term it is: {said}"
+    );
     let said = pair.refused(&gw2, &["claim", "assert"]);
     assert!(said.contains("this node is not master"), "{said}");
     let events = pair.wgha(&gw1, &["events", "--json"]);

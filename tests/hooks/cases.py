@@ -235,6 +235,15 @@ class Trouble(Case):
         self.expect(self.verify(), DONE)
 
 
+    def test_metadata_service_says_nothing(self):
+        self.cloud.metadata_says_nothing = True
+        self.expect(self.verify(), UNKNOWN)
+        self.expect(self.assert_(), AGAIN)
+        self.assertEqual(self.cloud.calls, [])
+        self.cloud.metadata_says_nothing = False
+        self.expect(self.assert_(), DONE)
+
+
 class Permanent(Case):
     """What a person must mend: one call, and no hammering."""
 

@@ -17,7 +17,7 @@ PECULIAR = {
     AzureRoute: {"releases": False, "reads_of_a_look": 2},
     GcpForwardingRule: {"releases": False},
     # It has none.
-    Ovh: {"test_metadata_service_is_down": None},
+    Ovh: {"test_metadata_service_is_down": None, "test_metadata_service_says_nothing": None},
 }
 
 

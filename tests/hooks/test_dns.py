@@ -3,7 +3,8 @@
 import cases
 import cloudflare
 from cases import AGAIN, DONE, GIVE_UP, NOT_MINE, UNKNOWN
-from fake.bind import ADDRESSES, NAME, SECRETS, Bind
+from fake.cloud import Answer
+from fake.bind import ADDRESSES, NAME, SECRETS, WILD, Bind
 from fake.cloudflare import ZONE, Cloudflare
 from fake.route53 import Route53
 from rig import API
@@ -17,6 +18,8 @@ class NoMetadata:
         self.cloud.metadata_works = False
         self.expect(self.verify(), NOT_MINE)
         self.expect(self.assert_(), DONE)
+
+    test_metadata_service_says_nothing = None
 
 
 class Records:
@@ -86,6 +89,40 @@ class CloudflareOnly(cases.Case):
         self.expect(self.verify(), NOT_MINE, "203.0.113.7", "203.0.113.8")
         self.expect(self.assert_(), DONE)
         self.held_by("a")
+
+    def test_one_of_two_is_ours_already(self):
+        """Whichever is the first: there are never two that are the same."""
+        for first in (True, False):
+            self.cloud.give("b")
+            self.cloud.add(self.cloud.state, self.cloud.record("203.0.113.7"))
+            one, other = sorted(self.cloud.state["records"].values(), key=lambda record: record["id"])
+            one["content"], other["content"] = ("203.0.113.7", "203.0.113.8") if first else ("203.0.113.8", "203.0.113.7")
+            self.expect(self.assert_(), DONE)
+            self.held_by("a")
+
+    def test_made_by_a_run_whose_end_was_not_heard(self):
+        self.cloud.before_create = lambda: self.cloud.add(self.cloud.state, self.cloud.record("203.0.113.7"))
+        self.expect(self.assert_(), AGAIN, "81058")
+        self.expect(self.assert_(), DONE)
+        self.held_by("a")
+
+    def test_a_list_of_all_records(self):
+        """As by something between here and there that drops what was asked for."""
+        mail = self.cloud.record("198.51.100.25", name="mail.example.com")
+        self.cloud.add(self.cloud.state, mail)
+        original = self.cloud.listed
+        self.cloud.listed = lambda query: original({})
+        self.expect(self.verify(), NOT_MINE, "nobody")
+        self.expect(self.assert_(), DONE)
+        self.expect(self.verify(), DONE)
+        self.expect(self.rig.run("a", "release"), DONE)
+        self.assertEqual(list(self.cloud.state["records"].values()), [mail])
+
+    def test_no_success_is_no_list(self):
+        self.cloud.listed = lambda query: Answer(200, {"success": False, "errors": [], "messages": [], "result": []})
+        self.expect(self.verify(), UNKNOWN)
+        self.expect(self.assert_(), AGAIN)
+        self.no_change()
 
     def test_the_other_makes_one_at_the_same_time(self):
         self.cloud.before_create = lambda: self.cloud.add(self.cloud.state, self.cloud.record("203.0.113.8"))
@@ -249,6 +286,29 @@ class BindOnly(WithBind, cases.Case):
         self.expect(self.verify(), NOT_MINE)
         self.expect(self.assert_(), DONE)
         self.held_by("a")
+
+    def test_a_wildcard_is_no_record(self):
+        config = self.rig.config("a", name=WILD)
+        self.expect(self.verify(config=config), NOT_MINE, "192.0.2.80")
+        self.expect(self.assert_(config=config), DONE)
+        self.assertEqual(self.cloud.dig(WILD), [ADDRESSES["a"]])
+        self.expect(self.rig.run("a", "release", config=config), DONE)
+        self.assertEqual(self.cloud.dig(WILD), ["192.0.2.80"])
+        # The wildcard's own address.
+        config = self.rig.config("a", name=WILD, addresses="a=192.0.2.80")
+        self.expect(self.rig.run("a", "release", config=config), DONE, "wildcard")
+
+    def test_a_key_file_without_a_key(self):
+        """dig would ask without a signature, and believe what it is told."""
+        self.cloud.give("a")
+        key = self.cloud.directory / "broken.key"
+        whole = (self.cloud.directory / "wgha-key.key").read_text()
+        for text in ("", whole[:40], whole.replace(SECRETS["wgha-key"], "no base64!")):
+            key.write_text(text)
+            key.chmod(0o600)
+            for verb in ("verify", "assert"):
+                self.expect(self.rig.run("a", verb, config=self.rig.config("a", key_file=key)), GIVE_UP, "there is no key in")
+        self.no_change()
 
     def test_one_transaction(self):
         """The name is never without an address: one update, one serial number more."""

@@ -81,7 +81,7 @@ class Library(cases.Config):
         # A path with what the library needs, but for curl.
         directory = self.rig.directory / "bin"
         directory.mkdir()
-        for program in ("sh", "tr", "ls", "date", "mkdir", "mv", "jq"):
+        for program in ("sh", "tr", "ls", "date", "mkdir", "mv", "jq", "cksum"):
             (directory / program).symlink_to(f"/usr/bin/{program}")
         library = (HOOKS / "lib.sh").read_text()
         copy = self.rig.directory / "hooks"

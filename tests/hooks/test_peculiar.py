@@ -228,8 +228,8 @@ class OpenStackOwn(Case):
         self.assertEqual(len(self.cloud.tokens), 2)
 
     def test_region(self):
-        self.expect(self.verify(config=self.rig.config("a", region="Mars")), GIVE_UP, "catalogue")
-        self.rig.forget("a")
+        for _ in range(2):
+            self.expect(self.verify(config=self.rig.config("a", region="Mars")), GIVE_UP, "catalogue")
         self.expect(self.assert_(config=self.rig.config("a", region="RegionOne")), DONE)
 
     def test_endpoint_given(self):
@@ -273,6 +273,27 @@ class AwsOwn(Case):
         self.expect(self.verify(config=self.rig.config("a", interface="none0")), GIVE_UP, "none0")
         # The loopback has an address that the cloud does not know.
         self.expect(self.verify(config=self.rig.config("a", interface="lo")), GIVE_UP, "00:00:00:00:00:00")
+
+    def test_another_interface(self):
+        """What is remembered is of the one that was configured then."""
+        self.expect(self.assert_(), DONE)
+        self.expect(self.verify(config=self.rig.config("a", interface="lo")), GIVE_UP, "00:00:00:00:00:00")
+        self.expect(self.verify(), DONE)
+
+    def test_credentials_that_are_not_understood_are_not_shown(self):
+        original = self.cloud.metadata
+
+        def metadata(request):
+            answer = original(request)
+            if request.path.endswith("/gateway"):
+                answer.body["Expiration"] = "tomorrow"
+            return answer
+
+        self.cloud.metadata = metadata
+        result = self.verify()
+        self.expect(result, UNKNOWN, "secret")
+        for secret in self.cloud.secrets():
+            self.assertNotIn(secret[:10], result.said)
 
     def test_dry_run_without_permission(self):
         self.cloud.fault("denied", 1, only="change")
@@ -337,6 +358,15 @@ class GcpRouteOwn(Case):
         """It is made again, so that of two masters the later one stays."""
         self.both("a", "b")
         self.expect(self.assert_(), DONE)
+        self.held_by("a")
+
+    def test_the_hour_that_comes_twice(self):
+        """The newest is the newest, though it was made at an earlier time of day, in Pacific time."""
+        self.both("b", "a")
+        for node, when in (("b", "2026-11-01T01:59:00.000-07:00"), ("a", "2026-11-01T01:05:00.000-08:00")):
+            self.cloud.state["routes"][f"vpn-edge-gw-{node}"]["creationTimestamp"] = when
+        self.expect(self.assert_(), DONE)
+        self.assertEqual(self.cloud.count("change"), 1)
         self.held_by("a")
 
     def test_only_its_own_are_touched(self):

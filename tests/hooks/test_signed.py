@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import cases
-from cases import AGAIN, DONE, GIVE_UP, NOT_MINE
+from cases import AGAIN, DONE, GIVE_UP, NOT_MINE, UNKNOWN
 from fake import alibaba, oci, tencent
 from fake.alibaba import AlibabaEip, AlibabaRoute
 from fake.oci import Oci
@@ -141,6 +141,19 @@ class TencentOnly(Signed, cases.Case):
         self.expect(self.verify(), NOT_MINE, "NAT")
         self.expect(self.assert_(), DONE)
         self.held_by("a")
+
+    def test_errors_that_pass(self):
+        for code, wanted in (("RequestLimitExceeded.UinLimitExceeded", AGAIN), ("InternalError.ModuleError", UNKNOWN), ("ServiceUnavailable", UNKNOWN)):
+            self.cloud.missing = code
+            self.cloud.fault("missing", 1)
+            self.expect(self.verify(), wanted, code)
+        self.expect(self.assert_(), DONE)
+
+    def test_no_list_of_routes(self):
+        self.cloud.DescribeRouteTables = lambda _: tencent.answer(TotalCount=1, RouteTableSet=[{"RouteTableId": tencent.TABLE}])
+        self.expect(self.verify(), UNKNOWN)
+        self.expect(self.assert_(), AGAIN)
+        self.no_change()
 
     def test_disabled(self):
         self.cloud.give("a")

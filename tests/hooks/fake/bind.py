@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .cloud import SLOW_SECONDS, Answer, Cloud
 
-ZONE, NAME = "example.test", "vpn.example.test"
+ZONE, NAME, WILD = "example.test", "vpn.example.test", "vpn.wild.example.test"
 ADDRESSES = {"a": "192.0.2.1", "b": "192.0.2.2", "x": "192.0.2.99"}
 NODES = {address: node for node, address in ADDRESSES.items()}
 SECRETS = {"wgha-key": "d2doYS10ZXN0LWtleS1vZi0zMi1ieXRlcy1sb25nISE=", "other-key": "b3RoZXItdGVzdC1rZXktMzItYnl0ZXMtbG9uZyEhISE="}
@@ -30,7 +30,7 @@ controls {{ }};
 {keys}
 zone "{zone}" {{
     type primary; file "{zone}.db";
-    update-policy {{ grant wgha-key name {name}. A AAAA; }};
+    update-policy {{ grant wgha-key name {name}. A AAAA; grant wgha-key name {wild}. A AAAA; }};
 }};
 """
 ZONE_FILE = """$TTL 60
@@ -39,6 +39,7 @@ ZONE_FILE = """$TTL 60
 ns A 192.0.2.53
 fixed A 192.0.2.53
 alias CNAME fixed
+*.wild A 192.0.2.80
 """
 
 
@@ -60,7 +61,7 @@ class Bind(Cloud):
             self.key_file(name, secret)
         (self.directory / f"{ZONE}.db").write_text(ZONE_FILE)
         keys = "\n".join((self.directory / f"{name}.key").read_text() for name in SECRETS)
-        (self.directory / "named.conf").write_text(CONF.format(directory=self.directory, port=self.port, keys=keys, zone=ZONE, name=NAME))
+        (self.directory / "named.conf").write_text(CONF.format(directory=self.directory, port=self.port, keys=keys, zone=ZONE, name=NAME, wild=WILD))
         self.begin()
 
     def key_file(self, name, secret, file=None):

@@ -104,12 +104,17 @@ class Cloudflare(Cloud):
         if self.before_create:
             race, self.before_create = self.before_create, None
             race()
-        same = ("type", "name", "content")
-        if any(all(record[key] == wanted[key] for key in same) for record in self.state["records"].values()):
+        if self.is_there(wanted):
             return self.refusal(400, 81058, "An identical record already exists.")
         record = self.record(**wanted)
         self.apply(lambda state: self.add(state, record))
         return self.good(record)
+
+    def is_there(self, wanted, but=None):
+        """A record of that type, name and content, apart from one with that number."""
+        same = ("type", "name", "content")
+        records = (record for number, record in self.state["records"].items() if number != but)
+        return any(all(record[key] == wanted[key] for key in same) for record in records)
 
     def one(self, request, number):
         if number not in self.state["records"]:
@@ -117,6 +122,8 @@ class Cloudflare(Cloud):
         if request.method == "DELETE":
             self.apply(lambda state: state["records"].pop(number))
             return self.good({"id": number})
+        if request.method == "PATCH" and self.is_there({**self.state["records"][number], **request.json()}, but=number):
+            return self.refusal(400, 81058, "An identical record already exists.")
         if request.method == "PATCH":
             self.apply(lambda state: state["records"][number].update(request.json()))
         return self.good(copy.deepcopy(self.state["records"][number]))
