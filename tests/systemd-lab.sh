@@ -78,9 +78,12 @@ boot_gw1() {
         --boot --directory='$root' --machine=gw1 --network-namespace-path='/run/netns/$GW1_NS' \
         --capability=CAP_NET_ADMIN --bind='$work/tun:/dev/net/tun' --console=read-only" </dev/null >"$work/console" 2>&1 &
     nspawn=$!
-    until_ok 20 pgrep -P "$nspawn" || fail "systemd-nspawn: $(cat "$work/console")"
-    init=$(pgrep -P "$nspawn" | head -n 1)
-    until_ok 30 gw1 systemctl is-active multi-user.target || fail "no boot: $(cat "$work/console")"
+    until_ok 30 booted || fail "no boot: $(cat "$work/console")"
+}
+# systemd-nspawn's first child is another, in this script's own process namespace, and ends when it has made the machine's init.
+booted() {
+    init=$(pgrep -P "$nspawn" | head -n 1) && [ -n "$init" ] &&
+        [ "$(readlink "/proc/$init/ns/pid")" != "$(readlink /proc/self/ns/pid)" ] && gw1 systemctl is-active multi-user.target
 }
 
 # What README.md says between two lines, without the indentation.
