@@ -28,7 +28,7 @@ class Records:
     def both_at_once(self):
         self.rig.each_its_own()
         # The one that came first sees the other's, and waits for its own until its time is over.
-        runs = [self.rig.start(node, "assert", deadline=3) for node in "ab"]
+        runs = [self.rig.start(node, "assert", deadline=6) for node in "ab"]
         return [run.result() for run in runs]
 
     def test_both_at_once_leave_one_record(self):

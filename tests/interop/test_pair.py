@@ -203,7 +203,7 @@ class Loss(Pair):
         daemon.kill_worker()
         until("gw2 takes over", lambda: peer.role == MASTER)
         self.assertEqual(peer.term, 2)
-        self.assertIn(gone, self.remote(peer).ended)
+        until("the obituary, which silence does not give", lambda: gone in self.remote(peer).ended)
         self.assertEqual(daemon.process.wait(timeout=60), -signal.SIGKILL)
         daemon = self.rig.daemon("gw1")
         until("gw1 follows, in spite of its priority", lambda: self.follows(daemon, 2))

@@ -137,6 +137,12 @@ class Cloud:
         self.faults = []
         self.waiting.set()
 
+    def end_operations(self):
+        """Those that run end with the next call."""
+        with self.lock:
+            for operation in self.operations.values():
+                operation["due"] = 0
+
     def count(self, kind, node=None):
         """How many calls of a kind were served or refused."""
         return sum(1 for call in self.calls if call[1] == kind and node in (None, call[0]))
