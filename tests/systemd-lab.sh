@@ -94,17 +94,19 @@ install_as_readme_says() {
     mkdir -p "$root/src/target/release" "$work/gw2/state"
     cp "$binary" "$root/src/target/release/wgha"
     cp -r dist "$root/src/"
-    readme '^On both machines' '^On the first' | grep '^install ' >"$root/src/install"
+    readme '^On both machines' '^On the first' | grep -e '^install ' -e '^useradd ' >"$root/src/install"
     readme '^On the first' '^The same' | grep '^wgha keygen' >>"$root/src/install"
     gw1 sh -ec 'cd /src; . ./install' || fail "the install of README.md"
-    cp -p "$root/etc/wgha/cluster.key" "$work/gw2/cluster.key"
+    cp "$root/etc/wgha/cluster.key" "$work/gw2/cluster.key"
 
     readme '^The same `\/etc\/wgha\/wgha.toml`' '^The same `\/etc\/wireguard' >"$root/etc/wgha/wgha.toml"
-    mkdir -p "$root/etc/wireguard"
     wg0_conf wg0 51820 10.8.0.1 | install -m 600 /dev/stdin "$root/etc/wireguard/wg0.conf"
-    cp -p "$root/etc/wireguard/wg0.conf" "$work/gw2/wg0.conf"
+    owners=$(readme '^The same `\/etc\/wireguard' '^## More' | grep '^chown ')
+    gw1 sh -ec "$owners" || fail "README.md: $owners"
+    cp "$root/etc/wireguard/wg0.conf" "$work/gw2/wg0.conf"
     sed -e "s|/etc/wgha/cluster.key|$work/gw2/cluster.key|" \
         -e "s|/etc/wireguard/wg0.conf|$work/gw2/wg0.conf|" \
+        -e '/^user = "wgha"$/d' \
         -e "/^key_file/a state_dir = \"$work/gw2/state\"" "$root/etc/wgha/wgha.toml" >"$work/gw2/wgha.toml"
     printf '[control]\nsocket = "%s"\n' "$work/gw2/sock" >>"$work/gw2/wgha.toml"
 }
@@ -117,7 +119,9 @@ PrivateKey = $GATEWAY_KEY
 ListenPort = $2
 Address = $3/24
 PostUp = nft add table inet post_%i && sysctl -q -w net.ipv4.conf.%i.rp_filter=0 && ip rule add to 192.0.2.9 lookup main pref 3$2
+PostUp = iptables -A FORWARD -i %i -m comment --comment post_%i -j ACCEPT
 PreDown = ip rule del pref 3$2
+PostDown = iptables -D FORWARD -i %i -m comment --comment post_%i -j ACCEPT
 PostDown = nft delete table inet post_%i
 
 [Peer]

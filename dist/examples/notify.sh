@@ -23,7 +23,7 @@ case $state in
 MASTER)
     echo "$cluster: $WGHA_NODE serves $WGHA_FLOATING_IPS on $WGHA_INTERFACES" \
         "(term $WGHA_TERM: $WGHA_REASON)"
-    # For example: start what must run on the serving gateway alone.
+    # For example: start what must run on the serving gateway alone. (Takes root: dist/systemd/root.conf.)
     # systemctl start my-service
     ;;
 BACKUP)

@@ -168,7 +168,7 @@ secret_of() {
     case $secret in *'"'* | *\\* | *[[:cntrl:]]*) give_up "$1 has a quote, backslash or control character in it" ;; esac
 }
 
-# --- what is remembered until the next boot, in files of root's: one line each, "EXPIRES VALUE"
+# --- what is remembered until the next boot, in files of the daemon's user: one line each, "EXPIRES VALUE"
 
 # cached NAME: its value into $cached; 1 if there is none or it has expired.
 cached() {

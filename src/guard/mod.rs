@@ -50,6 +50,7 @@ pub use line::Line;
 use watch::Watch;
 
 use crate::descriptors::lift;
+use crate::user;
 
 /// Passed on to the worker, but for SIGCHLD and SIGABRT (systemd's watchdog).
 const SIGNALS: [Signal; 8] = [
@@ -131,6 +132,7 @@ fn begin_again(program: Option<PathBuf>, before: &SigSet) {
     crate::log::start();
     // Whoever wanted an end meanwhile gets it now.
     let _ = before.thread_set_mask();
+    let _lent = user::pass_on();
     for program in program.into_iter().chain([PathBuf::from(RUNNING)]) {
         tracing::info!("upgrade: starting {}", program.display());
         let Err(e) = process::become_program(&program);

@@ -41,8 +41,8 @@ pub fn refusals(config: &Config) -> Vec<String> {
 /// Root without the capabilities for it cannot even ask what the user may do.
 pub(super) fn cannot_become(name: &str) -> String {
     format!(
-        "[cluster] user: cannot become {name}, which takes CAP_SETUID and CAP_SETGID; under systemd use \
-         dist/systemd/unprivileged.conf, where systemd does it"
+        "[cluster] user: cannot become {name}, which takes CAP_SETUID and CAP_SETGID; under systemd leave it to \
+         User= of the unit"
     )
 }
 

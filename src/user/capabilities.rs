@@ -72,7 +72,7 @@ fn narrow(kept: &[u32]) -> io::Result<()> {
     let [Word { permitted, .. }, _] = now;
     let kept = permitted & wanted;
     let then = [Word { effective: kept, permitted: kept, inheritable: kept }, Word::default()];
-    // dist/systemd/unprivileged.conf gives just that, and forbids the call.
+    // dist/systemd/wgha.service gives just that, and forbids the call.
     if now == then { Ok(()) } else { set(then) }
 }
 

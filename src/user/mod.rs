@@ -167,7 +167,11 @@ fn assume(account: Account, work: Work) -> anyhow::Result<()> {
         // Who changed the user for us may have forbidden the calls, and given no more than the two.
         let _ = capabilities::keep(work);
     } else {
-        ensure!(geteuid().is_root(), "only root can become the user {name}");
+        let me = geteuid();
+        ensure!(
+            me.is_root(),
+            "[cluster] user is {name}, but this process runs as user {me}, and only root can become another"
+        );
         become_user(&account).with_context(|| access::cannot_become(name))?;
         capabilities::keep(work).context("cannot give up capabilities")?;
     }
@@ -222,6 +226,12 @@ fn raise_limits(realtime: bool) {
         let _ = setrlimit(Resource::RLIMIT_RTPRIO, priority, priority);
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
     }
+}
+
+/// Has the program that replaces this one keep the capabilities that this process has as another user than root: the kernel takes
+/// them at its start otherwise. Keep what is returned until it runs.
+pub(crate) fn pass_on() -> Option<Lent> {
+    ASSUMED.get().map(|_| Lent::to_programs())
 }
 
 /// Sets up whose a program is that is about to be started by this thread: `user`'s, or this process's. `network`: it may
