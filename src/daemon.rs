@@ -318,6 +318,7 @@ impl Daemon {
         self.link.bind_missing();
         self.link.count_drops();
         self.node.set_wall_offset(self.stamps.offset_ns());
+        self.node.set_gate(self.permit.has_gate());
     }
 }
 

@@ -196,6 +196,9 @@ pub struct Lease {
     pub held: bool,
     /// Milliseconds until this node must stop to act, margin taken off; 0 if it is not held. `None` without leases.
     pub expires_ms: Option<u64>,
+    /// Extension: milliseconds before the end of its lease at which a holder stops to act. `None` without leases.
+    #[serde(default)]
+    pub margin_ms: Option<u64>,
     /// Extension: the voters whose vote this node has now.
     #[serde(default)]
     pub votes: Vec<String>,

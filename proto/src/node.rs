@@ -18,6 +18,7 @@ use crate::wire::Tag;
 
 use outside::{Outside, Patience};
 use parts::{Answer, Backoff, Duplicate, Failure, Incoming, Releasing, Stopping, Vacancy};
+use reaction::Reaction;
 
 mod arbiter;
 mod candidacy;
@@ -31,6 +32,7 @@ mod outside;
 mod parts;
 mod permit;
 mod preempt;
+mod reaction;
 mod receive;
 mod release;
 mod send;
@@ -133,6 +135,7 @@ pub struct Node {
     outside: Outside,
     maintenance: bool,
     failure: Failure,
+    reaction: Reaction,
     duplicate: Duplicate,
     /// Why this session is over: nothing is won, granted or begun in it any more.
     over: Option<Reason>,

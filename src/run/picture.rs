@@ -194,6 +194,7 @@ fn lease(lease: Option<&LeaseSnapshot>) -> Lease {
     Lease {
         held: lease.held,
         expires_ms: Some(lease.permitted.map_or(0, millis)),
+        margin_ms: Some(millis(lease.margin)),
         votes: lease.votes.iter().map(|name| voter(name)).collect(),
         voters: lease.voters.iter().map(|name| voter(name)).collect(),
         pending: lease.pending,

@@ -35,6 +35,8 @@ pub struct LeaseSnapshot {
     pub held: bool,
     /// For how long it may act.
     pub permitted: Option<Duration>,
+    /// How long before the end of a lease its holder stops to act.
+    pub margin: Duration,
     /// The voters whose vote is its now.
     pub votes: Vec<NodeName>,
     /// How many it needs.

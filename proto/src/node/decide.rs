@@ -43,6 +43,9 @@ impl Node {
         if before.claims() && !self.state.claims() {
             self.stop_holding();
         }
+        if self.state.is_leaving() && !before.is_leaving() {
+            self.reaction.begins(self.now);
+        }
         if self.state == State::Standby {
             self.listened_at.get_or_insert(self.now);
         }

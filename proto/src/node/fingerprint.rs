@@ -124,6 +124,7 @@ impl Lease {
         if let Some(holder) = &self.holder {
             holder.print(p);
         }
+        p.length(self.timing.margin);
         p.put(self.arbiter.present);
         p.at(self.arbiter.wanted_until);
         p.at(self.withdrawal_until);

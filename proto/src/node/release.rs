@@ -26,6 +26,7 @@ impl Node {
         if !self.state.is_leaving() || term < self.term {
             return;
         }
+        self.note_reaction();
         if self.over.is_some() {
             // The session is over for everyone with its goodbye; there is nobody to hand over to.
             self.step(Input::Left, self.level.reason.clone());

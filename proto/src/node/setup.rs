@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use ring::digest;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::{Backoff, Duplicate, Failure, Incoming, Node, Outside, Vacancy};
+use super::{Backoff, Duplicate, Failure, Incoming, Node, Outside, Reaction, Vacancy};
 use crate::api::{Ability, Boot, Evidence, Health, LeaseCounts, NodeConfig, Reason, RoleLevel};
 use crate::election::State;
 use crate::keys::Keyring;
@@ -67,6 +67,7 @@ impl Node {
             outside: Outside::new(now, Evidence::NoSource),
             maintenance: boot.maintenance,
             failure: Failure::default(),
+            reaction: Reaction::new(now),
             duplicate: Duplicate::default(),
             over: None,
             stopping: None,

@@ -51,6 +51,7 @@ impl Node {
         Some(LeaseSnapshot {
             held: until.is_some_and(|until| now < until),
             permitted: until.map(|until| until.since(now)),
+            margin: lease.timing.margin,
             votes,
             majority: set.majority(),
             voters: set.names().to_vec(),

@@ -127,6 +127,7 @@ impl Node {
         } else {
             lease.voters.pending = (lease.voters.in_force != wanted).then_some(wanted);
         }
+        self.set_margin();
     }
 
     /// Puts the pending voters in force once every other member announces them and, with leases before, the holder holds

@@ -1,17 +1,19 @@
 //! The loop, from the word that the machine was copied to the session that follows.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use wgha_proto::{
-    Ability, Boot, Event, Keyring, Node, NodeConfig, PeerConfig, Quorum, Reason, Report, Role,
-    Time, WireguardKind,
+    Ability, Boot, Command, Event, Keyring, LEAST_REACTION, Node, NodeConfig, PeerConfig, Quorum,
+    Reason, Report, Role, Time, VoteRecord, WireguardKind,
 };
 
 use crate::clock::{self, Stamps};
 use crate::config::{Config, System};
-use crate::daemon::{Daemon, Handle, Input, draw};
+use crate::daemon::{Daemon, Handle, Input, Picture, draw};
+use crate::guard::Line;
 use crate::guard::will::tests::{line, read};
 use crate::link::Link;
 use crate::net::gate::Permit;
@@ -32,8 +34,8 @@ name = "gw2"
 addresses = ["127.0.0.2:9"]
 "#;
 
-fn node() -> Node {
-    let config = NodeConfig {
+fn node_config() -> NodeConfig {
+    NodeConfig {
         cluster: "copied".into(),
         name: "gw1".into(),
         witness: false,
@@ -47,13 +49,16 @@ fn node() -> Node {
         wireguard: WireguardKind::Kernel,
         quorum: Quorum::None,
         peers: vec![PeerConfig { name: "gw2".into(), witness: false, paths: 1 }],
-    };
+    }
+}
+
+fn node(config: NodeConfig, votes: Option<VoteRecord>) -> Node {
     let boot = Boot {
         session: *draw().unwrap(),
         obituary_secret: *draw().unwrap(),
         highest_term: 0,
         maintenance: false,
-        votes: None,
+        votes,
     };
     Node::new(config, Keyring::generate(1, [7; 32]), boot, clock::now())
 }
@@ -63,22 +68,27 @@ async fn role(handle: &mut Handle, wanted: Role) {
     tokio::time::timeout(Duration::from_secs(10), reached).await.expect("in time").unwrap();
 }
 
+/// What it is of now.
+async fn look(handle: &Handle) -> Picture {
+    let (answer, told) = oneshot::channel();
+    handle.inputs.send(Input::Look(answer)).await.unwrap();
+    told.await.unwrap()
+}
+
+fn daemon(text: &str, node: Node, permit: &Permit, line: Arc<Line>) -> (Daemon, Handle) {
+    let text = text.replace("127.0.0.1:0", &free());
+    let config = Config::parse(&text, Path::new("/nowhere/x.toml"), Some("gw1"), &System).unwrap();
+    let link = Link::open(&config, Vec::new());
+    let (stamps, permit) = (Stamps::default(), permit.clone());
+    Daemon::new(&config, Applied::default(), node, link, stamps, permit, line)
+}
+
 /// The gate shuts, effects go off, the guard has the new session's obituaries: in this order.
 #[tokio::test]
 async fn a_copied_master_begins_a_session_of_its_own() {
-    let text = CONFIG.replace("127.0.0.1:0", &free());
-    let config = Config::parse(&text, Path::new("/nowhere/x.toml"), Some("gw1"), &System).unwrap();
     let (worker, guard) = line();
     let permit = Permit::new().unwrap();
-    let (daemon, mut handle) = Daemon::new(
-        &config,
-        Applied::default(),
-        node(),
-        Link::open(&config, Vec::new()),
-        Stamps::default(),
-        permit.clone(),
-        worker,
-    );
+    let (daemon, mut handle) = daemon(CONFIG, node(node_config(), None), &permit, worker);
     let loops = tokio::spawn(daemon.run());
     let say = async |input| handle.inputs.send(input).await.unwrap();
     say(Input::Report(Report::Ability(Ability::Ready))).await;
@@ -89,9 +99,7 @@ async fn a_copied_master_begins_a_session_of_its_own() {
     handle.inputs.send(Input::Copied).await.unwrap();
     role(&mut handle, Role::Backup).await;
     assert_eq!(permit.until(), Time::ZERO, "shut before the level says so");
-    let (answer, told) = oneshot::channel();
-    handle.inputs.send(Input::Look(answer)).await.unwrap();
-    assert_eq!(told.await.unwrap().node.level.reason, Reason::Copied);
+    assert_eq!(look(&handle).await.node.level.reason, Reason::Copied);
     assert!(read(&guard).is_none(), "the session ends when nothing of it acts");
 
     handle.inputs.send(Input::Report(Report::Left(1))).await.unwrap();
@@ -106,6 +114,46 @@ async fn a_copied_master_begins_a_session_of_its_own() {
         events.push(event);
     }
     assert!(events.contains(&Event::Renewed(Reason::Copied)), "{events:?}");
+    drop(handle);
+    loops.await.unwrap();
+}
+
+/// From the order to leave until the word that it is done; and no longer than there is no gate.
+#[tokio::test]
+async fn without_a_gate_the_margin_is_what_leaving_took() {
+    let quorum = Quorum::Majority { reaction: LEAST_REACTION, arbiter: false };
+    let alone = NodeConfig { quorum, peers: Vec::new(), ..node_config() };
+    let nothing = VoteRecord {
+        longest: Duration::ZERO,
+        term: 0,
+        session: [0; 16],
+        voters: Vec::new(),
+        before: Vec::new(),
+    };
+    let (worker, _guard) = line();
+    let permit = Permit::new().unwrap();
+    let text = CONFIG.split("[[node]]\nname = \"gw2\"").next().unwrap();
+    let (daemon, mut handle) = daemon(text, node(alone, Some(nothing)), &permit, worker);
+    let loops = tokio::spawn(daemon.run());
+    handle.inputs.send(Input::Report(Report::Ability(Ability::Ready))).await.unwrap();
+    role(&mut handle, Role::Master).await;
+    let of = |ms| wgha_proto::margin(Duration::from_millis(300), Duration::from_millis(ms));
+    let margin = async |handle: &Handle| look(handle).await.node.lease.expect("leases").margin;
+    assert_eq!(margin(&handle).await, of(20));
+
+    let term = handle.level.borrow().term;
+    let (answer, told) = oneshot::channel();
+    let command = Command::Maintenance { on: true, force: true };
+    handle.inputs.send(Input::Command(command, answer)).await.unwrap();
+    told.await.unwrap().unwrap();
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    handle.inputs.send(Input::Report(Report::Left(term))).await.unwrap();
+    let seen = margin(&handle).await;
+    assert!((of(60)..=of(75)).contains(&seen), "{seen:?}, term {term}");
+    permit.set_gate(true);
+    while margin(&handle).await != of(20) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     drop(handle);
     loops.await.unwrap();
 }

@@ -124,6 +124,7 @@ impl Keeper {
 
     fn publish(&self, error: Option<io::Error>) {
         self.turns.send_replace(self.job.turns);
+        self.job.permit.set_gate(self.kernel.is_some());
         let process_only = match &self.kernel {
             Some(_) => None,
             None => error.map(|e| e.to_string()),

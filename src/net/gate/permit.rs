@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use wgha_proto::Time;
@@ -21,6 +21,8 @@ pub struct Permit(Arc<Shared>);
 struct Shared {
     /// Nanoseconds of `CLOCK_BOOTTIME`; 0: not at all.
     until: AtomicU64,
+    /// The kernel's gate shuts then.
+    gate: AtomicBool,
     changed: EventFd,
 }
 
@@ -32,7 +34,11 @@ impl Permit {
     pub fn new() -> io::Result<Permit> {
         let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
         let changed = EventFd::from_flags(flags)?;
-        Ok(Permit(Arc::new(Shared { until: AtomicU64::new(0), changed })))
+        Ok(Permit(Arc::new(Shared {
+            until: AtomicU64::new(0),
+            gate: AtomicBool::new(false),
+            changed,
+        })))
     }
 
     /// Grants until then, or takes the permission away. Never blocks.
@@ -53,6 +59,16 @@ impl Permit {
     #[must_use]
     pub fn allows(&self, now: Time) -> bool {
         now < self.until()
+    }
+
+    /// Whether the kernel's gate shuts when the permission ends; if not, it takes whoever acts to stop.
+    #[must_use]
+    pub fn has_gate(&self) -> bool {
+        self.0.gate.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_gate(&self, there: bool) {
+        self.0.gate.store(there, Ordering::Relaxed);
     }
 
     /// Has the keeper look, at what else has changed.

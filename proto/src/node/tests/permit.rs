@@ -1,7 +1,10 @@
 //! Until when a master may act without a word from its node.
 
 use super::*;
+use crate::{LEAST_REACTION, Quorum};
 
+/// Milliseconds: three intervals.
+const DETECTION: u64 = 300;
 /// Half an interval before the detection time, which is three intervals here.
 const PERMISSION: Duration = Duration::from_millis(250);
 
@@ -88,4 +91,47 @@ fn a_gateway_that_is_new_in_the_config_takes_nothing_away() {
     new.peers.push(PeerConfig { name: "gw3".into(), witness: false, paths: 1 });
     a.reconfigure(at(1010), new, ring());
     assert_eq!(a.permitted_until(), Some(before));
+}
+
+/// Until the kernel does it by itself again.
+#[test]
+fn without_a_gate_a_lease_ends_sooner_by_what_leaving_has_taken() {
+    let mut alone = config("gw1");
+    alone.peers.clear();
+    alone.quorum = Quorum::Majority { reaction: LEAST_REACTION, arbiter: false };
+    let mut node = boot(alone.clone(), 1, at(0));
+    let mut now = 0;
+    let mut leave = |node: &mut Node, took: u64| {
+        for on in [false, true] {
+            node.handle_command(at(now), Command::Maintenance { on, force: true }).unwrap();
+            for _ in 0..2000 {
+                if (node.state == State::Serving) != on {
+                    break;
+                }
+                now += 20;
+                node.handle_timeout(at(now));
+                drain(node, at(now));
+            }
+        }
+        assert!(node.state.is_leaving(), "{:?}", node.state);
+        now += took;
+        node.handle_report(at(now), Report::Left(node.term));
+        assert!(!node.state.is_leaving());
+    };
+    let margin = |node: &Node| node.snapshot(node.now).lease.expect("leases").margin;
+    let of = |ms| crate::margin(Duration::from_millis(DETECTION), Duration::from_millis(ms));
+    leave(&mut node, 30);
+    assert_eq!(margin(&node), of(20), "the gate shuts whatever takes how long");
+    node.set_gate(false);
+    assert_eq!(margin(&node), of(30));
+    leave(&mut node, 10);
+    assert_eq!(margin(&node), of(30), "the longest counts");
+    leave(&mut node, 50);
+    assert_eq!(margin(&node), of(50));
+    node.reconfigure(node.now, alone, ring());
+    assert_eq!(margin(&node), of(50), "another config changes nothing about it");
+    leave(&mut node, 10_000);
+    assert_eq!(margin(&node), of(DETECTION / 4), "it can still hold a lease");
+    node.set_gate(true);
+    assert_eq!(margin(&node), of(20));
 }
