@@ -21,7 +21,7 @@ mod handle;
 mod session;
 mod testament;
 
-pub use handle::{Handle, Input, NewConfig, Picture};
+pub use handle::{Handle, Input, Memory, NewConfig, Picture};
 pub use session::draw;
 use testament::{Testament, will};
 
@@ -51,6 +51,7 @@ pub struct Daemon {
     arbiter: watch::Sender<arbiter::Level>,
     permit: Permit,
     events: mpsc::Sender<Event>,
+    memory: watch::Sender<Memory>,
     events_dropped: u64,
     turns: Arc<AtomicU64>,
     out: Vec<u8>,
@@ -89,6 +90,7 @@ impl Daemon {
         let (level_tx, level) = watch::channel(node.level().clone());
         let (evidence_tx, wants_evidence) = watch::channel(false);
         let (arbiter_tx, arbiter) = watch::channel(arbiter::Level::default());
+        let (memory_tx, memory) = watch::channel(Memory::default());
         let turns = Arc::new(AtomicU64::new(0));
         let mut node = node;
         node.set_floating(link::floating_count(config));
@@ -105,6 +107,7 @@ impl Daemon {
             arbiter: arbiter_tx,
             permit,
             events: event_tx,
+            memory: memory_tx,
             events_dropped: 0,
             turns: Arc::clone(&turns),
             out: Vec::with_capacity(1500),
@@ -114,7 +117,7 @@ impl Daemon {
             realtime: None,
         };
         let inputs = input_tx;
-        (daemon, Handle { inputs, level, wants_evidence, arbiter, events, turns, unheard })
+        (daemon, Handle { inputs, level, wants_evidence, arbiter, events, memory, turns, unheard })
     }
 
     /// What the loop's thread got of what `realtime` wants, for status.
@@ -288,6 +291,7 @@ impl Daemon {
         let mut stopped = false;
         while let Some(event) = self.node.poll_event() {
             stopped |= event == Event::Stopped;
+            self.memory.send_if_modified(|memory| memory.take(&event));
             if self.events.try_send(event).is_err() {
                 self.events_dropped += 1;
             }

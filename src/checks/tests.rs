@@ -10,6 +10,7 @@ use tokio::time::sleep;
 use super::judge::{health, next_run};
 use super::*;
 use crate::config::{CheckKind, HttpCheck, Target};
+use crate::process::tests::{lives, until, write_program};
 
 const fn at(ms: u64) -> Time {
     Time::from_nanos(ms * 1_000_000)
@@ -89,7 +90,7 @@ impl Lab {
     fn script(&self, name: &str, body: &str) -> Check {
         let path = self.path(name);
         let text = format!("#!/bin/sh\ncd {}\n{body}\n", self.0.path().display());
-        crate::process::tests::write_program(&path, &text, 0o755);
+        write_program(&path, &text, 0o755);
         check(name, CheckKind::Script(vec![path.to_str().unwrap().to_owned()]))
     }
 
@@ -116,16 +117,6 @@ fn spawn(checks: Vec<Check>) -> Checks {
 
 fn context() -> Context {
     Context { cluster: "edge".into(), node: "gw1".into(), endpoints: Endpoints::default() }
-}
-
-async fn until(what: &str, mut done: impl FnMut() -> bool) {
-    for _ in 0..6_000 {
-        if done() {
-            return;
-        }
-        sleep(Duration::from_millis(10)).await;
-    }
-    panic!("not in time: {what}");
 }
 
 /// What a kind finds in one run.
@@ -175,18 +166,18 @@ async fn what_hangs_fails_at_its_timeout_and_delays_nothing() {
     until("the first has failed", || !checks.status()[0].ok).await;
     // SIGKILL comes only 2 s after SIGTERM.
     let began = lab.lines("began");
-    assert!(crate::process::tests::lives(&began[0]), "it failed when it was killed, no sooner");
+    assert!(lives(&began[0]), "it failed when it was killed, no sooner");
     assert_eq!(checks.status()[0].detail, "no answer within 3000 ms");
     until("the second runs on", || lab.lines("quicks").len() >= 5).await;
     let began = lab.lines("began");
-    let alive = began.iter().filter(|pid| crate::process::tests::lives(pid)).count();
+    let alive = began.iter().filter(|pid| lives(pid)).count();
     assert!(alive <= 1, "never two at a time");
     assert!(checks.status()[1].ok);
     until("a second run of the first", || lab.lines("pids").len() == 2).await;
     let pids = lab.lines("pids");
-    until("the first run's child is gone", || !crate::process::tests::lives(&pids[0])).await;
+    until("the first run's child is gone", || !lives(&pids[0])).await;
     drop(checks);
-    until("nothing is left", || !crate::process::tests::lives(&pids[1])).await;
+    until("nothing is left", || !lives(&pids[1])).await;
 }
 
 #[tokio::test]

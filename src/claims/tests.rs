@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use super::schedule::{Answer, Schedule};
 use super::*;
-use crate::process::tests::write_program;
+use crate::process::tests::{lives, until, write_program};
 use crate::process::{NotStarted, Outcome};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -139,16 +139,6 @@ fn master(term: Term) -> Mastership {
     Mastership { term, reason: "gw2 is silent".into() }
 }
 
-async fn until(what: &str, mut done: impl FnMut() -> bool) {
-    for _ in 0..6_000 {
-        if done() {
-            return;
-        }
-        sleep(Duration::from_millis(10)).await;
-    }
-    panic!("not in time: {what}");
-}
-
 #[tokio::test]
 async fn a_claim_gets_its_verb_last_and_the_variables_of_the_contract() {
     let lab = Lab::new();
@@ -227,7 +217,7 @@ async fn a_newer_role_ends_what_runs_with_its_children() {
     until("started", || lab.lines("pid").len() == 1).await;
     claims.leave();
     let pid = lab.lines("pid").remove(0);
-    until("its child is gone", || !crate::process::tests::lives(&pid)).await;
+    until("its child is gone", || !lives(&pid)).await;
     assert_eq!(claims.views()[0].held, Held::Unknown);
     claims.assert(master(3));
     until("started anew", || lab.lines("pid").len() == 2).await;

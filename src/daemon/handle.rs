@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 use tokio::sync::{mpsc, oneshot, watch};
 use wgha_proto::{
     Command, Event, Evidence, Health, Keyring, NodeConfig, PathSnapshot, Refused, Report,
-    RoleLevel, Snapshot, Time, Word,
+    RoleLevel, Snapshot, Term, Time, VoteRecord, Word,
 };
 
 use crate::arbiter;
@@ -71,6 +71,31 @@ pub struct Picture {
     pub realtime: Option<Realtime>,
 }
 
+/// What must survive a restart, as last said; `None`: nothing was said since the start. A level and no event, so that none of it is lost
+/// when nobody reads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// The highest term.
+    pub highest_term: Option<Term>,
+    /// Whether maintenance is on.
+    pub maintenance: Option<bool>,
+    /// The votes.
+    pub votes: Option<VoteRecord>,
+}
+
+impl Memory {
+    /// True if the event is about something to be kept.
+    pub(super) fn take(&mut self, event: &Event) -> bool {
+        match event {
+            Event::HighestTerm(term) => self.highest_term = Some(*term),
+            Event::Maintenance(on) => self.maintenance = Some(*on),
+            Event::Votes(votes) => self.votes = Some(votes.clone()),
+            _ => return false,
+        }
+        true
+    }
+}
+
 /// What the rest of the process holds of the loop.
 #[derive(Debug)]
 pub struct Handle {
@@ -84,6 +109,8 @@ pub struct Handle {
     pub arbiter: watch::Receiver<arbiter::Level>,
     /// What happened, in order.
     pub events: mpsc::Receiver<Event>,
+    /// What is to be kept on disk.
+    pub memory: watch::Receiver<Memory>,
     /// When the loop last turned, in nanoseconds of [`clock::now`](crate::clock::now): whoever must know whether it still
     /// does looks at it. It turns once a second at least.
     pub turns: Arc<AtomicU64>,

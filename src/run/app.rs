@@ -18,7 +18,7 @@ use crate::arbiter;
 use crate::checks::{self, Checks};
 use crate::config::{Check, Config};
 use crate::control::{Call, Reply};
-use crate::daemon::{self, Input};
+use crate::daemon::{self, Input, Memory};
 use crate::evidence;
 use crate::gateway::view::SharedView;
 use crate::gateway::{Notice, Order};
@@ -71,6 +71,7 @@ pub(super) struct App {
     inputs: mpsc::Sender<Input>,
     level: watch::Receiver<RoleLevel>,
     events: mpsc::Receiver<Event>,
+    memory: watch::Receiver<Memory>,
     gateway: GatewayParts,
     /// None on a witness.
     gate: Option<gate::Monitor>,
@@ -125,6 +126,7 @@ impl App {
             inputs: parts.handle.inputs,
             level: parts.handle.level,
             events: parts.handle.events,
+            memory: parts.handle.memory,
             unheard: parts.handle.unheard,
             gateway: parts.gateway,
             gate: parts.gate,
@@ -171,6 +173,8 @@ impl App {
                         None => break self.fail("the reconciler died").await,
                     }
                 }
+                Ok(()) = self.memory.changed() => self.keep(),
+                Ok(()) = self.level.changed() => self.watchdog.status(&self.headline()),
                 Some(call) = self.calls.recv() => {
                     self.answer(call).await;
                     if self.upgrading {
@@ -229,9 +233,11 @@ impl App {
         }
         let master = self.level.borrow().master.clone();
         self.journal.note(&event, master);
-        if let Event::Role { .. } = event {
-            self.watchdog.status(&self.headline());
-        }
+    }
+
+    /// Has what must survive a restart written to disk.
+    fn keep(&mut self) {
+        self.journal.keep(&self.memory.borrow_and_update());
     }
 
     /// What was sent to clients before a claim was there is lost.

@@ -10,6 +10,7 @@ use crate::alarm;
 use crate::claims::{Claims, Marker, Mastership};
 use crate::clock;
 use crate::config::{Config, HookState};
+use crate::daemon::Memory;
 use crate::events::{self, EventId, EventLog, phase_ms, rfc3339};
 use crate::gateway::Phases;
 use crate::gateway::kick::Handshakes;
@@ -25,6 +26,8 @@ pub(super) struct Journal {
     pub(super) claims: Claims,
     /// What must survive a restart.
     kept: StateWriter,
+    /// What of it was written, or is about to be.
+    memory: Memory,
     /// The last change of role.
     last: Option<Last>,
     /// The term whose effects stand.
@@ -55,6 +58,7 @@ impl Journal {
                 Marker::beside(&setup.config.control_socket),
             ),
             kept: StateWriter::start(Arc::clone(state))?,
+            memory: Memory::default(),
             last: None,
             acting: None,
             changes: Changes::default(),
@@ -103,15 +107,27 @@ impl Journal {
             }
             Event::Handover { to, result: Ok(()) } => info!("handover to {to} done"),
             Event::Handover { to, result: Err(why) } => warn!("no handover to {to}: {why}"),
-            Event::HighestTerm(term) => self.kept.highest_term(*term),
-            Event::Maintenance(on) => {
-                info!("maintenance {}", if *on { "on" } else { "off" });
-                self.kept.maintenance(*on);
-            }
+            Event::Maintenance(on) => info!("maintenance {}", if *on { "on" } else { "off" }),
             Event::Withdrew(term) => info!("no majority for term {term}"),
-            Event::Votes(votes) => self.kept.votes(votes.clone()),
+            // Of the memory, which is a level.
+            Event::HighestTerm(_) | Event::Votes(_) => {}
             Event::Renewed(why) => warn!("a new session: {why}"),
             Event::Stopped => info!("stopped"),
+        }
+    }
+
+    /// Has what changed of this written to disk.
+    pub(super) fn keep(&mut self, memory: &Memory) {
+        let old = std::mem::replace(&mut self.memory, memory.clone());
+        if let Some(term) = memory.highest_term.filter(|_| memory.highest_term != old.highest_term)
+        {
+            self.kept.highest_term(term);
+        }
+        if let Some(on) = memory.maintenance.filter(|_| memory.maintenance != old.maintenance) {
+            self.kept.maintenance(on);
+        }
+        if let Some(votes) = memory.votes.clone().filter(|_| memory.votes != old.votes) {
+            self.kept.votes(votes);
         }
     }
 

@@ -19,6 +19,8 @@ pub(super) struct Watchdog {
     /// How often systemd wants to hear, halved; a default if it does not watch.
     pub(super) every: Duration,
     watched: bool,
+    /// The line for `systemctl status`, as last told.
+    said: String,
 }
 
 impl Watchdog {
@@ -26,7 +28,14 @@ impl Watchdog {
     pub(super) fn new(line: Arc<Line>) -> Watchdog {
         let wanted = wanted(line.guard_id());
         let every = wanted.unwrap_or(Duration::from_secs(20)) / 2;
-        Watchdog { turns: line.rounds(), line, seen: 0, every, watched: wanted.is_some() }
+        Watchdog {
+            turns: line.rounds(),
+            line,
+            seen: 0,
+            every,
+            watched: wanted.is_some(),
+            said: String::new(),
+        }
     }
 
     /// Feeds the watchdog if the loop has turned since the last call.
@@ -41,13 +50,18 @@ impl Watchdog {
     }
 
     /// The daemon takes part in the cluster.
-    pub(super) fn ready(&self, status: &str) {
-        self.tell(&Note::Ready(self.line_for(status)));
+    pub(super) fn ready(&mut self, status: &str) {
+        self.said = self.line_for(status);
+        self.tell(&Note::Ready(self.said.clone()));
     }
 
-    /// A line for `systemctl status`.
-    pub(super) fn status(&self, status: &str) {
-        self.tell(&Note::Status(self.line_for(status)));
+    /// A line for `systemctl status`, told when it is another one.
+    pub(super) fn status(&mut self, status: &str) {
+        let line = self.line_for(status);
+        if self.said != line {
+            self.said = line;
+            self.tell(&Note::Status(self.said.clone()));
+        }
     }
 
     /// One line for all clusters of the process.
@@ -59,7 +73,7 @@ impl Watchdog {
     }
 
     /// Feeds it in any case until the process ends, which it does within bounds of its own. Call inside the runtime.
-    pub(super) fn keep_fed(&self) {
+    pub(super) fn keep_fed(&mut self) {
         self.status("upgrading");
         if self.watched {
             let (line, mut tick) = (Arc::clone(&self.line), tokio::time::interval(self.every));

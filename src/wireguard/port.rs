@@ -1,9 +1,11 @@
 //! The listen port: kept from the ephemeral range, and seen to be free.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
+use std::thread;
+use std::time::Duration;
 
 use super::Source;
 
@@ -16,6 +18,7 @@ pub const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 /// # Errors
 /// The file cannot be read or written.
 pub fn reserve(port: u16) -> io::Result<bool> {
+    let _lock = lock()?;
     let before = fs::read_to_string(RESERVED)?;
     match with_reserved(before.trim(), port) {
         Some(after) => fs::write(RESERVED, after).map(|()| true),
@@ -28,12 +31,27 @@ pub fn reserve(port: u16) -> io::Result<bool> {
 /// # Errors
 /// The file cannot be read or written.
 pub fn unreserve(port: u16) -> io::Result<()> {
+    let _lock = lock()?;
     let before = fs::read_to_string(RESERVED)?;
     match without_reserved(before.trim(), port) {
         // The kernel takes a lone newline for an empty list, and no bytes at all for no change.
         Some(after) => fs::write(RESERVED, after + "\n"),
         None => Ok(()),
     }
+}
+
+/// Keeps another instance of wgha from writing a list without what this one adds (flock(2)), until it is dropped. Whoever holds it for long is
+/// no instance, and is not waited for.
+fn lock() -> io::Result<File> {
+    let file = File::open(RESERVED)?;
+    for _ in 0..200 {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(5)),
+            Err(TryLockError::Error(e)) => return Err(e),
+        }
+    }
+    Ok(file)
 }
 
 /// The list without the port; `None` if it does not hold it. The kernel joins neighbours into

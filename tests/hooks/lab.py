@@ -161,7 +161,6 @@ class Site:
         with self.cloud.lock:
             self.unreachable = set()
             self.cloud.heal()
-            self.cloud.waiting = threading.Event()
             self.cloud.stale_reads = self.cloud.stale_after_change = self.cloud.operation_fails = 0
             self.cloud.operation_seconds = 0.0
             self.cloud.credentials_good = self.cloud.metadata_works = True

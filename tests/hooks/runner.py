@@ -42,7 +42,8 @@ def main():
 
 def report(name, result, seconds):
     """1 if it failed, or was not run at all."""
-    problems = [trace for _, trace in result.errors + result.failures] + [f"skipped: {why}" for _, why in result.skipped]
+    # With what a subTest was about: the seed, for example.
+    problems = [f"{what}\n{trace}" for what, trace in result.errors + result.failures] + [f"skipped: {why}" for _, why in result.skipped]
     good = not problems and result.testsRun == 1
     print(f"{name} {'ok' if good else 'FAILED'} ({seconds:.1f} s)", flush=True)
     for problem in problems:

@@ -380,6 +380,21 @@ fn a_port_is_reserved_beside_others() {
         port::reserve(PORT).unwrap();
         port::reserve(9005).unwrap();
         assert_eq!(std::fs::read_to_string(path).unwrap().trim(), "8080,9000-9010,51820");
+        // Instances that start and end together: each list is written whole, from what was read before.
+        std::fs::write(path, "\n").unwrap();
+        let turns = move |port| {
+            for turn in 0..500 {
+                port::reserve(port).unwrap();
+                for _ in 0..3 {
+                    let list = std::fs::read_to_string(path).unwrap();
+                    let is = port::is_reserved(list.trim(), port);
+                    assert!(is, "turn {turn}: {port} is not in {list}");
+                }
+                port::unreserve(port).unwrap();
+            }
+        };
+        let instances = [1001, 1003, 1005].map(|port| std::thread::spawn(move || turns(port)));
+        instances.into_iter().for_each(|instance| instance.join().unwrap());
     });
 }
 

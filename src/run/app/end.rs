@@ -51,6 +51,7 @@ impl App {
                 Some(notice) = self.gateway.notices.recv() => {
                     self.notice(notice);
                 }
+                Ok(()) = self.memory.changed() => self.keep(),
             }
         }
     }
@@ -63,6 +64,7 @@ impl App {
 
     /// Makes sure that nothing of ours acts, whatever state the parts are in. True if that was verified.
     async fn end(mut self, reason: &str) -> bool {
+        self.keep();
         // From here on other things than the loop take time.
         self.line.rest();
         let (role, term) = {

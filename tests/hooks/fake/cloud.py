@@ -134,8 +134,10 @@ class Cloud:
         self.faults.append(Fault(kind, times, only))
 
     def heal(self):
+        """Ends all faults, and all that hangs now."""
         self.faults = []
         self.waiting.set()
+        self.waiting = threading.Event()
 
     def end_operations(self):
         """Those that run end with the next call."""
