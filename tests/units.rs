@@ -18,6 +18,12 @@ fn analyze(args: &[&str]) -> Output {
     Command::new("systemd-analyze").args(args).output().expect("install systemd (systemd-analyze)")
 }
 
+fn is_exposed_at_most(max: &str, path: &str) {
+    let threshold = format!("--threshold={max}");
+    let output = analyze(&["security", "--offline=true", "--no-pager", &threshold, path]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
 /// Copies of the units that name a program which exists here.
 fn copies() -> (tempfile::TempDir, Vec<String>) {
     let dir = tempfile::tempdir().unwrap();
@@ -46,9 +52,7 @@ fn systemd_has_nothing_to_say_about_the_units() {
 fn the_units_stay_closed() {
     let (_dir, paths) = copies();
     for path in &paths {
-        let threshold = format!("--threshold={MAX_EXPOSURE}");
-        let output = analyze(&["security", "--offline=true", "--no-pager", &threshold, path]);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        is_exposed_at_most(MAX_EXPOSURE, path);
     }
 }
 
@@ -60,9 +64,7 @@ fn as_root_they_stay_closed_as_well() {
         // Offline it reads no drop-ins.
         let unit = fs::read_to_string(path).unwrap();
         fs::write(path, format!("{unit}\n{drop_in}")).unwrap();
-        let threshold = format!("--threshold={MAX_AS_ROOT}");
-        let output = analyze(&["security", "--offline=true", "--no-pager", &threshold, path]);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        is_exposed_at_most(MAX_AS_ROOT, path);
     }
 }
 

@@ -24,8 +24,7 @@ pub fn refusals(config: &Config) -> Vec<String> {
         None => programs(config, &mut refused),
         Some(Err(why)) => refused.push(format!("[cluster] user: {why}")),
         Some(Ok(account)) if !(account.is_me() || geteuid().is_root()) => {
-            let (name, me) = (&account.name, geteuid());
-            refused.push(format!("[cluster] user is {name}, but this process runs as user {me}"));
+            refused.push(is_another(&account.name));
         }
         Some(Ok(account)) if !(account.is_me() || capabilities::can_change_user()) => {
             refused.push(cannot_become(&account.name));
@@ -36,6 +35,14 @@ pub fn refusals(config: &Config) -> Vec<String> {
         }
     }
     refused
+}
+
+/// This process is neither that user nor root, which could become it.
+pub(super) fn is_another(name: &str) -> String {
+    let me = geteuid();
+    format!(
+        "[cluster] user is {name}, but this process runs as user {me}, and only root can become another"
+    )
 }
 
 /// Root without the capabilities for it cannot even ask what the user may do.

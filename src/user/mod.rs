@@ -167,11 +167,7 @@ fn assume(account: Account, work: Work) -> anyhow::Result<()> {
         // Who changed the user for us may have forbidden the calls, and given no more than the two.
         let _ = capabilities::keep(work);
     } else {
-        let me = geteuid();
-        ensure!(
-            me.is_root(),
-            "[cluster] user is {name}, but this process runs as user {me}, and only root can become another"
-        );
+        ensure!(geteuid().is_root(), "{}", access::is_another(name));
         become_user(&account).with_context(|| access::cannot_become(name))?;
         capabilities::keep(work).context("cannot give up capabilities")?;
     }
