@@ -2,7 +2,6 @@
 //! other gateways where the clients are.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -10,16 +9,13 @@ use tokio::time::{Instant, sleep};
 use tracing::debug;
 use wgha_proto::Term;
 
+use self::pace::Pace;
 use super::Notice;
 use super::kick::{self, Limits, Round, Target};
 use crate::sync::Endpoints;
 use crate::wireguard::Live;
 
-/// Time between two polls: so many times what the last one cost, so that polling takes a hundredth
-/// of a core; within bounds.
-const POLL_COST: u32 = 100;
-const POLL_MIN: Duration = Duration::from_millis(500);
-const POLL_MAX: Duration = Duration::from_secs(10);
+mod pace;
 
 /// The tasks of one term. Dropping it ends them, at once.
 #[derive(Default)]
@@ -68,12 +64,57 @@ impl Attendance {
 }
 
 async fn poll(interface: String, live: Arc<dyn Live>, term: Term, endpoints: Endpoints) {
+    let mut pace = Pace::default();
     loop {
         let begun = Instant::now();
         match live.peers().await {
             Ok(peers) => endpoints.publish(&interface, term, &peers),
             Err(e) => debug!("{interface}: {e}"),
         }
-        sleep((begun.elapsed() * POLL_COST).clamp(POLL_MIN, POLL_MAX)).await;
+        sleep(pace.pause(begun.elapsed())).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::wireguard::key::PublicKey;
+    use crate::wireguard::{Kick, PeerState, WgError};
+
+    /// Slow in its first answer; has a client ever after.
+    #[derive(Default)]
+    struct Fake(Mutex<bool>);
+
+    #[async_trait]
+    impl Live for Fake {
+        async fn peers(&self) -> Result<Vec<PeerState>, WgError> {
+            if !std::mem::replace(&mut *self.0.lock().unwrap(), true) {
+                sleep(Duration::from_millis(400)).await;
+                return Ok(Vec::new());
+            }
+            let endpoint = Some(([192, 0, 2, 1], 4000).into());
+            let last_handshake = None;
+            Ok(vec![PeerState { public_key: [1; 32], endpoint, last_handshake, received: 0 }])
+        }
+
+        async fn kick(&self, _: &[Kick]) -> Result<(), WgError> {
+            Ok(())
+        }
+
+        fn settle(&self) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_is_known_soon_although_a_poll_was_slow() {
+        let endpoints = Endpoints::default();
+        endpoints.begin("wg0", 1);
+        let poll = poll("wg0".to_owned(), Arc::new(Fake::default()), 1, endpoints.clone());
+        assert!(tokio::time::timeout(Duration::from_secs(1), poll).await.is_err());
+        assert!(endpoints.look("wg0").peers.contains_key(&PublicKey([1; 32])));
     }
 }

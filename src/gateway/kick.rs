@@ -19,10 +19,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 use wgha_proto::WireguardKind;
 
+use self::count::{count, report};
 use crate::wireguard::{Kick, Live, PeerState, WgError};
+
+mod count;
+
+pub use count::Handshakes;
 
 /// A session lives this long without a new handshake (WireGuard's REJECT_AFTER_TIME): a peer that
 /// is silent for longer has none to lose.
@@ -34,14 +39,12 @@ const BATCH: usize = 16;
 /// A handshake that is not answered for so long does not hold up the others: its client is away.
 const AWAY: Duration = Duration::from_millis(500);
 
+/// Those that are not back by then are kicked a second time: a device that was busy may have dropped the first kick, which costs
+/// its client 15 s. Where a handshake is under way nothing begins.
+const ONCE_MORE: Duration = Duration::from_secs(1);
+
 /// How often it is looked whether another handshake may begin.
 const WAIT: Duration = Duration::from_millis(2);
-
-/// Handshakes are looked for this often at first, and then; never more than a fifth of the time.
-const LOOK_SOON: Duration = Duration::from_millis(10);
-const LOOK_LATER: Duration = Duration::from_millis(200);
-const SOON: Duration = Duration::from_secs(2);
-const LOOK_COST: u32 = 4;
 
 /// After the last kick answers are counted for so long: two tries of 5 s, and some.
 const COUNT: Duration = Duration::from_secs(12);
@@ -101,19 +104,6 @@ pub struct Target {
     pub last_handshake: Option<SystemTime>,
     /// Its configured keepalive in seconds, 0 for none.
     pub keepalive: u16,
-}
-
-/// How clients came back after entering.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Handshakes {
-    /// Clients that were there on the old master.
-    pub expected: usize,
-    /// Those of them that are back.
-    pub confirmed: usize,
-    /// From the change of role until the first handshake, of any client.
-    pub first: Option<Duration>,
-    /// From the change of role until 90 % of the expected ones were back.
-    pub ninety_percent: Option<Duration>,
 }
 
 /// A kick and the time after the start before which it must not be.
@@ -186,13 +176,10 @@ pub async fn run(
     Round { entered, again }: Round,
     tell: impl Fn(Handshakes),
 ) {
-    let mut slots = schedule(&targets, SystemTime::now(), &limits);
+    let slots = schedule(&targets, SystemTime::now(), &limits);
     let expected: Vec<[u8; 32]> =
         slots.iter().filter(|s| s.kick.handshake).map(|s| s.kick.public_key).collect();
-    if again {
-        let back = back(interface, &*live, entered).await;
-        slots.retain(|slot| !back.contains(&slot.kick.public_key));
-    }
+    let slots = if again { missing(slots, interface, &*live, entered).await } else { slots };
     let start = Instant::now();
     let last = slots.last().map_or(Duration::ZERO, |slot| slot.at);
     let turns = slots.len().div_ceil(limits.unanswered.max(1));
@@ -203,6 +190,12 @@ pub async fn run(
             warn!("{interface}: handshakes were not begun, clients do it in 15 s: {e}");
         }
         live.settle();
+        sleep(ONCE_MORE).await;
+        let mut slots = missing(slots, interface, &*live, entered).await;
+        slots.retain(|slot| slot.kick.handshake);
+        if let Err(e) = send(&*live, &slots, &limits, &answered).await {
+            debug!("{interface}: {e}");
+        }
     };
     let count = count(interface, &*live, &expected, entered, until, |handshakes, news| {
         answered.store(handshakes.confirmed, Ordering::Relaxed);
@@ -210,31 +203,24 @@ pub async fn run(
             tell(handshakes);
         }
     });
-    let ((), result) = tokio::join!(kicks, count);
-    if result.expected == 0 {
-        return;
-    }
-    info!(
-        "{interface}: {} of {} clients are back, the first after {}, 90 % after {}",
-        result.confirmed,
-        result.expected,
-        millis(result.first),
-        millis(result.ninety_percent),
-    );
+    tokio::join!(kicks, async { report(interface, count.await) });
 }
 
-fn millis(duration: Option<Duration>) -> String {
-    duration.map_or_else(|| "?".to_owned(), |d| format!("{} ms", d.as_millis()))
-}
-
-/// Who has shaken hands since.
-async fn back(interface: &str, live: &dyn Live, since: SystemTime) -> HashSet<[u8; 32]> {
+/// The kicks of those that have not shaken hands since.
+async fn missing(
+    mut slots: Vec<Slot>,
+    interface: &str,
+    live: &dyn Live,
+    since: SystemTime,
+) -> Vec<Slot> {
     let peers = live.peers().await.unwrap_or_else(|e| {
         debug!("{interface}: {e}");
         Vec::new()
     });
     let back = |p: PeerState| (p.last_handshake? >= since).then_some(p.public_key);
-    peers.into_iter().filter_map(back).collect()
+    let back: HashSet<[u8; 32]> = peers.into_iter().filter_map(back).collect();
+    slots.retain(|slot| !back.contains(&slot.kick.public_key));
+    slots
 }
 
 /// Each batch is what may begin by now: the limits hold however slow the device is.
@@ -245,6 +231,7 @@ async fn send(
     answered: &AtomicUsize,
 ) -> Result<(), WgError> {
     let start = Instant::now();
+    let before = answered.load(Ordering::Relaxed);
     let mut begun: Vec<Instant> = Vec::with_capacity(slots.len());
     let mut rest = slots;
     while let Some(first) = rest.first() {
@@ -253,7 +240,8 @@ async fn send(
             sleep_until(start + first.at).await;
         }
         let now = Instant::now();
-        let room = limits.room(&begun, answered.load(Ordering::Relaxed), now);
+        let answers = answered.load(Ordering::Relaxed).saturating_sub(before);
+        let room = limits.room(&begun, answers, now);
         if room == 0 {
             sleep(WAIT).await;
             continue;
@@ -267,56 +255,6 @@ async fn send(
         rest = later;
     }
     Ok(())
-}
-
-async fn count(
-    interface: &str,
-    live: &dyn Live,
-    expected: &[[u8; 32]],
-    entered: SystemTime,
-    until: Instant,
-    tell: impl Fn(Handshakes, bool),
-) -> Handshakes {
-    let started = Instant::now();
-    let mut told = Handshakes { expected: expected.len(), ..Handshakes::default() };
-    loop {
-        let begun = Instant::now();
-        match live.peers().await {
-            Ok(peers) => {
-                let now = confirmed(&peers, expected, entered);
-                let news = now.first.is_some() != told.first.is_some()
-                    || now.ninety_percent.is_some() != told.ninety_percent.is_some();
-                told = now;
-                tell(now, news);
-            }
-            Err(e) => debug!("{interface}: {e}"),
-        }
-        let done = told.confirmed == told.expected && told.first.is_some();
-        if done || Instant::now() >= until {
-            tell(told, true);
-            return told;
-        }
-        let pause = if started.elapsed() < SOON { LOOK_SOON } else { LOOK_LATER };
-        sleep(pause.max(begun.elapsed() * LOOK_COST)).await;
-    }
-}
-
-/// What the device says of handshakes since `entered`. It shows one when it is confirmed.
-fn confirmed(peers: &[PeerState], expected: &[[u8; 32]], entered: SystemTime) -> Handshakes {
-    let since: HashMap<[u8; 32], Duration> = peers
-        .iter()
-        .filter_map(|p| Some((p.public_key, p.last_handshake?.duration_since(entered).ok()?)))
-        .collect();
-    let mut times: Vec<Duration> =
-        expected.iter().filter_map(|key| since.get(key).copied()).collect();
-    times.sort_unstable();
-    let ninety = (expected.len() * 9).div_ceil(10);
-    Handshakes {
-        expected: expected.len(),
-        confirmed: times.len(),
-        first: since.values().min().copied(),
-        ninety_percent: ninety.checked_sub(1).and_then(|index| times.get(index).copied()),
-    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@ use std::time::UNIX_EPOCH;
 
 use async_trait::async_trait;
 
+use super::count::{SOON, confirmed};
 use super::*;
 
 const NOW: Duration = Duration::from_secs(1_000_000);
@@ -136,6 +137,8 @@ fn what_counts_as_confirmed() {
 struct Fake {
     kicked: Mutex<Vec<(Instant, Kick)>>,
     away: Vec<[u8; 32]>,
+    /// So many kicks come to nothing.
+    dropped: Mutex<usize>,
     settled: Mutex<bool>,
 }
 
@@ -157,7 +160,10 @@ impl Live for Fake {
     async fn kick(&self, kicks: &[Kick]) -> Result<(), WgError> {
         assert!(kicks.len() <= BATCH);
         let at = Instant::now();
-        self.kicked.lock().unwrap().extend(kicks.iter().map(|kick| (at, *kick)));
+        let mut dropped = self.dropped.lock().unwrap();
+        let lost = kicks.len().min(*dropped);
+        *dropped -= lost;
+        self.kicked.lock().unwrap().extend(kicks[lost..].iter().map(|kick| (at, *kick)));
         Ok(())
     }
 
@@ -181,7 +187,9 @@ async fn kicks_count_and_tell() {
     run("wg0", Arc::clone(&fake) as Arc<dyn Live>, few, recent(20), first(), tell).await;
     assert!(start.elapsed() >= COUNT, "one is awaited to the end");
     assert!(*fake.settled.lock().unwrap());
-    assert_eq!(fake.kicked.lock().unwrap().len(), 20);
+    let kicked = fake.kicked.lock().unwrap();
+    assert_eq!(kicked.len(), 21, "the one that is away twice");
+    assert_eq!(kicked[20].1.public_key, [3; 32]);
     let told = told.into_inner().unwrap();
     let last = told.last().unwrap();
     assert_eq!((last.expected, last.confirmed), (20, 19));
@@ -217,7 +225,8 @@ async fn the_answers_set_the_pace() {
         let live = Arc::clone(&fake) as Arc<dyn Live>;
         run("wg0", live, few, recent(100), first(), |_| {}).await;
         let kicked = fake.kicked.lock().unwrap();
-        assert_eq!(kicked.len(), 100);
+        let again = if fake.away.is_empty() { 0 } else { 100 };
+        assert_eq!(kicked.len(), 100 + again);
         // Never more than five unanswered, of those that do answer.
         let answered = |at: Instant| {
             kicked.iter().filter(|(k, _)| at >= *k + Duration::from_millis(30)).count()
@@ -225,7 +234,7 @@ async fn the_answers_set_the_pace() {
         if fake.away.is_empty() {
             assert!(kicked.iter().zip(1..).all(|((at, _), nth)| nth - answered(*at) <= 5));
         }
-        kicked.last().unwrap().0 - kicked[0].0
+        kicked[99].0 - kicked[0].0
     };
     // Looked for each 10 ms, an answer is seen after 40 ms at most: twenty turns of five.
     let took = time(Vec::new()).await;
@@ -235,17 +244,29 @@ async fn the_answers_set_the_pace() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_kick_that_the_device_dropped_is_made_again() {
+    let fake = Arc::new(Fake { dropped: Mutex::new(3), ..Fake::default() });
+    let told = Mutex::new(None);
+    let tell = |handshakes| *told.lock().unwrap() = Some(handshakes);
+    let start = Instant::now();
+    run("wg0", Arc::clone(&fake) as Arc<dyn Live>, FAST, recent(5), first(), tell).await;
+    assert!(start.elapsed() < ONCE_MORE * 2, "{:?}", start.elapsed());
+    let told = told.into_inner().unwrap().unwrap();
+    assert_eq!((told.expected, told.confirmed), (5, 5));
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_is_back_is_left_alone_and_counted() {
     let fake = Arc::new(Fake { away: vec![[3; 32]], ..Fake::default() });
     let live = Arc::clone(&fake) as Arc<dyn Live>;
     run("wg0", Arc::clone(&live), FAST, recent(5), first(), |_| {}).await;
-    assert_eq!(fake.kicked.lock().unwrap().len(), 5);
+    let so_far = fake.kicked.lock().unwrap().len();
     let told = Mutex::new(None);
     let tell = |handshakes| *told.lock().unwrap() = Some(handshakes);
     run("wg0", live, FAST, recent(5), Round { again: true, ..first() }, tell).await;
     let kicked: Vec<u8> =
-        fake.kicked.lock().unwrap()[5..].iter().map(|(_, k)| k.public_key[0]).collect();
-    assert_eq!(kicked, [3]);
+        fake.kicked.lock().unwrap()[so_far..].iter().map(|(_, k)| k.public_key[0]).collect();
+    assert_eq!(kicked, [3, 3]);
     let told = told.into_inner().unwrap().unwrap();
     assert_eq!((told.expected, told.confirmed), (5, 4));
 }

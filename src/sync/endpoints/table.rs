@@ -15,7 +15,7 @@ use crate::wireguard::key::PublicKey;
 /// Peers of one interface that are kept.
 pub const MAX_PEERS: usize = 65_536;
 
-/// The master looks this often, and one look comes so much later than the one before at most.
+/// The master looks this often, pauses at most twice as long as the last time, and a look comes so much later at most.
 const PERIOD_MIN: Duration = Duration::from_millis(500);
 const PERIOD_MAX: Duration = Duration::from_secs(10);
 const PERIOD_SLACK: Duration = Duration::from_millis(500);
@@ -112,7 +112,7 @@ impl Table {
     /// Whether it comes from the master and is no older than one of its looks.
     #[must_use]
     pub fn is_current(&self) -> bool {
-        let bound = self.period.clamp(PERIOD_MIN, PERIOD_MAX) + PERIOD_SLACK;
+        let bound = (self.period * 2).clamp(PERIOD_MIN, PERIOD_MAX) + PERIOD_SLACK;
         self.origin == Origin::Master && self.age().is_some_and(|age| age <= bound)
     }
 

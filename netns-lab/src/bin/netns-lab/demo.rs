@@ -15,6 +15,8 @@ use netns_lab::{
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Probes before the fault.
 const QUIET: Duration = Duration::from_secs(3);
+/// After an outage of so much the daemons' logs are shown: no takeover takes this long, but a client that helps itself does.
+const STRANGE: Duration = Duration::from_secs(3);
 /// The tunnel must be steady for this long before the fault is over.
 const SETTLE: Duration = Duration::from_secs(2);
 
@@ -143,6 +145,9 @@ impl Stage {
         let path = self.out.join(format!("{file}.svg"));
         std::fs::write(&path, picture.svg())?;
         println!("picture: {}", path.display());
+        if outage.outage.is_none_or(|outage| outage > STRANGE) {
+            println!("this is longer than it should be{}", super::logs(&self.lab));
+        }
         Ok(outage)
     }
 

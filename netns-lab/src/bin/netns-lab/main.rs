@@ -93,6 +93,11 @@ impl Pair {
 
 /// Adds the last lines of each daemon's log to an error.
 fn with_logs(lab: &Lab, error: anyhow::Error) -> anyhow::Error {
+    error.context(logs(lab))
+}
+
+/// The last lines of each daemon's log.
+fn logs(lab: &Lab) -> String {
     let mut text = String::new();
     for node in lab.members() {
         let log = std::fs::read_to_string(node.dir().join("log/wgha.log")).unwrap_or_default();
@@ -100,7 +105,7 @@ fn with_logs(lab: &Lab, error: anyhow::Error) -> anyhow::Error {
         let tail = lines.get(lines.len().saturating_sub(15)..).unwrap_or_default();
         text += &format!("\nlog of {}:\n{}", node.name(), tail.join("\n"));
     }
-    error.context(text)
+    text
 }
 
 fn main() -> ExitCode {
