@@ -186,13 +186,7 @@ fn boot(state: &StateDir, setup: &Setup) -> anyhow::Result<Boot> {
     let votes = state.votes();
     if setup.config.needs_majority() {
         // On disk before anything can be granted: a restart must know how long to abstain.
-        let mut kept = votes.clone().unwrap_or(VoteRecord {
-            longest: LONGEST_LEASE,
-            term: 0,
-            session: [0; 16],
-            voters: Vec::new(),
-            before: Vec::new(),
-        });
+        let mut kept = votes.clone().unwrap_or(VoteRecord::without_grant(LONGEST_LEASE));
         kept.longest = kept.longest.max(setup.config.detection());
         state.set_votes(&kept)?;
         if votes.is_none() {

@@ -178,13 +178,7 @@ impl World {
             off_at: None,
             errand: None,
             highest: 0,
-            votes: VoteRecord {
-                longest: Duration::ZERO,
-                term: 0,
-                session: [0; 16],
-                voters: Vec::new(),
-                before: Vec::new(),
-            },
+            votes: VoteRecord::without_grant(Duration::ZERO),
         });
         let mut world = World {
             now: 0,

@@ -4,6 +4,8 @@
 //! 20 ms longer, and whatever becomes of the process. A process that is no longer master shuts it within 20 ms, and
 //! before it says `Left`. It counts as open from the moment that the node says master, although effects take their time.
 
+use std::time::Duration;
+
 use wgha_proto::{LONGEST_LEASE, Reason, Role, Term, VoteRecord};
 
 use crate::audit::Rule;
@@ -22,18 +24,12 @@ impl World {
         let first = self.hosts[host].boots == 0;
         if first {
             // Not a machine that lost its memory: it never had one.
-            disk.votes = Some(VoteRecord {
-                longest: Default::default(),
-                term: 0,
-                session: [0; 16],
-                voters: Vec::new(),
-                before: Vec::new(),
-            });
+            disk.votes = Some(VoteRecord::without_grant(Duration::ZERO));
         }
         if self.mutation == Mutation::VotesForgotten
             && let Some(votes) = &mut disk.votes
         {
-            votes.longest = Default::default();
+            votes.longest = Duration::ZERO;
         }
         self.hosts[host].disk.votes.clone_from(&disk.votes);
         // It abstains for as long as an earlier run may have granted; that one may have had no memory itself.

@@ -36,6 +36,14 @@ pub struct VoteRecord {
     pub before: Vec<NodeName>,
 }
 
+impl VoteRecord {
+    /// No grant is known; it abstains as if it had granted one of this length: zero only where there surely was none.
+    #[must_use]
+    pub const fn without_grant(longest: Duration) -> VoteRecord {
+        VoteRecord { longest, term: 0, session: [0; 16], voters: Vec::new(), before: Vec::new() }
+    }
+}
+
 /// What the reconciler of the machine tells the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {

@@ -112,13 +112,7 @@ impl World {
             let mut config = config(all, name);
             adapt(&mut config);
             // Not a machine that lost its memory: it never had one.
-            let votes = VoteRecord {
-                longest: Duration::ZERO,
-                term: 0,
-                session: [0; 16],
-                voters: Vec::new(),
-                before: Vec::new(),
-            };
+            let votes = VoteRecord::without_grant(Duration::ZERO);
             let node = world.boot(&config, 0, false, Some(votes));
             world.members.push(Member {
                 name: (*name).into(),

@@ -123,13 +123,7 @@ async fn a_copied_master_begins_a_session_of_its_own() {
 async fn without_a_gate_the_margin_is_what_leaving_took() {
     let quorum = Quorum::Majority { reaction: LEAST_REACTION, arbiter: false };
     let alone = NodeConfig { quorum, peers: Vec::new(), ..node_config() };
-    let nothing = VoteRecord {
-        longest: Duration::ZERO,
-        term: 0,
-        session: [0; 16],
-        voters: Vec::new(),
-        before: Vec::new(),
-    };
+    let nothing = VoteRecord::without_grant(Duration::ZERO);
     let (worker, _guard) = line();
     let permit = Permit::new().unwrap();
     let text = CONFIG.split("[[node]]\nname = \"gw2\"").next().unwrap();

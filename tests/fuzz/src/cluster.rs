@@ -69,13 +69,7 @@ fn start(me: usize, majority: bool) -> Node {
         obituary_secret: [me as u8 + 101; 32],
         highest_term: 0,
         maintenance: false,
-        votes: majority.then(|| VoteRecord {
-            longest: Duration::ZERO,
-            term: 0,
-            session: [0; 16],
-            voters: Vec::new(),
-            before: Vec::new(),
-        }),
+        votes: majority.then(|| VoteRecord::without_grant(Duration::ZERO)),
     };
     Node::new(config, keys, boot, Time::from_nanos(1))
 }

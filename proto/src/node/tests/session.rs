@@ -155,13 +155,7 @@ fn one_that_is_told_to_stop_ends_in_the_session_that_it_has() {
 fn with_leases_it_abstains_like_a_restart() {
     let mut with = config("gw2");
     with.quorum = Quorum::Majority { reaction: LEAST_REACTION, arbiter: false };
-    let votes = crate::VoteRecord {
-        longest: Duration::ZERO,
-        term: 0,
-        session: [0; 16],
-        voters: Vec::new(),
-        before: Vec::new(),
-    };
+    let votes = crate::VoteRecord::without_grant(Duration::ZERO);
     let boot = Boot {
         session: [2; 16],
         obituary_secret: [2; 32],
