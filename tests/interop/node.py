@@ -16,6 +16,8 @@ from roles import INIT, MASTER, Roles
 from wire import HEADER, HEALTHY, LEAVING, READY, SETTLED, Refused
 
 RELEASE_AGAIN_S = 0.005
+QUEUE = 64
+"""Datagrams that are taken at a time."""
 
 
 class Node(Roles):
@@ -70,6 +72,11 @@ class Node(Roles):
         """Sends each interval, receives in between."""
         due = time.monotonic()
         while not self.stop.is_set():
+            # What has come counts before silence does.
+            for _ in range(QUEUE):
+                if not select.select([self.socket], [], [], 0)[0]:
+                    break
+                self.receive()
             now = time.monotonic()
             with self.lock:
                 if now >= due:
@@ -78,8 +85,7 @@ class Node(Roles):
                     due += self.interval * (1 + (now - due) // self.interval)
                 self.decide(now)
             wait = min(max(due - time.monotonic(), 0), RELEASE_AGAIN_S)
-            if select.select([self.socket], [], [], wait)[0]:
-                self.receive()
+            select.select([self.socket], [], [], wait)
 
     def receive(self):
         """Takes one datagram."""
