@@ -135,6 +135,33 @@ impl Cluster {
         }
     }
 
+    /// Waits until the backup `heir` was told where so many clients are, at a time after this call.
+    ///
+    /// # Errors
+    /// When it does not answer, or was not told in time.
+    pub fn wait_told(&self, heir: &Node, clients: u64, timeout: Duration) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            let status = self.status(heir)?;
+            let of = |name: &str| status["wireguard"][0][name].as_u64();
+            let age = of("endpoints_age_ms").map(Duration::from_millis);
+            if of("endpoints_known") >= Some(clients)
+                && age < Some(start.elapsed())
+                && age.is_some()
+            {
+                return Ok(());
+            }
+            if start.elapsed() > timeout {
+                bail!(
+                    "{} was not told where its {clients} clients are: {}",
+                    heir.name(),
+                    status["wireguard"]
+                );
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     fn lack(&self, node: &Node) -> Option<String> {
         let status = match self.status(node) {
             Ok(status) => status,

@@ -23,7 +23,7 @@ use tracing::{debug, warn};
 use wgha_proto::WireguardKind;
 
 use self::count::{count, report};
-use crate::wireguard::{Kick, Live, PeerState, WgError};
+use crate::wireguard::{Kick, Live, WgError};
 
 mod count;
 
@@ -191,6 +191,9 @@ pub async fn run(
         }
         live.settle();
         sleep(ONCE_MORE).await;
+        if answered.load(Ordering::Relaxed) >= expected.len() {
+            return;
+        }
         let mut slots = missing(slots, interface, &*live, entered).await;
         slots.retain(|slot| slot.kick.handshake);
         if let Err(e) = send(&*live, &slots, &limits, &answered).await {
@@ -217,8 +220,8 @@ async fn missing(
         debug!("{interface}: {e}");
         Vec::new()
     });
-    let back = |p: PeerState| (p.last_handshake? >= since).then_some(p.public_key);
-    let back: HashSet<[u8; 32]> = peers.into_iter().filter_map(back).collect();
+    let back: HashSet<[u8; 32]> =
+        peers.iter().filter(|peer| peer.is_back(since)).map(|peer| peer.public_key).collect();
     slots.retain(|slot| !back.contains(&slot.kick.public_key));
     slots
 }

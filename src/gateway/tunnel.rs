@@ -183,8 +183,7 @@ impl Tunnel {
             return false;
         }
         let Some(backend) = &mut self.backend else { return false };
-        let back = |peer: &wireguard::PeerState| peer.last_handshake.is_some_and(|at| at >= since);
-        backend.peers().await.is_ok_and(|peers| !peers.iter().any(back))
+        backend.peers().await.is_ok_and(|peers| !peers.iter().any(|peer| peer.is_back(since)))
     }
 
     /// If nobody is back, the next kick begins all handshakes anew; see [`Backend::forget_unanswered`].

@@ -18,7 +18,7 @@ use crate::wireguard::key::PublicKey;
 
 mod table;
 
-pub use table::{Known, MAX_PEERS, Origin, Peers, Table};
+pub use table::{Known, MAX_PEERS, Origin, PERIOD_GROWTH, PERIOD_MAX, PERIOD_MIN, Peers, Table};
 use table::{Polled, take, wall_ns};
 
 /// Interfaces that are kept: more than a config has.

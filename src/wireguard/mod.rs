@@ -163,6 +163,14 @@ pub struct PeerState {
     pub received: u64,
 }
 
+impl PeerState {
+    /// Whether a handshake ended at that time or later.
+    #[must_use]
+    pub fn is_back(&self, since: SystemTime) -> bool {
+        self.last_handshake.is_some_and(|at| at >= since)
+    }
+}
+
 /// The addresses that WireGuard's packets leave from. With one family alone given, the embedded
 /// implementation has no socket of the other; with none, it takes any address of the machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use crate::sync::endpoints::{PERIOD_GROWTH, PERIOD_MAX, PERIOD_MIN};
+
 /// Between two polls: so many times what one costs, so that polling takes a hundredth of a core; within bounds.
 const COST: u32 = 100;
-const SHORTEST: Duration = Duration::from_millis(500);
-const LONGEST: Duration = Duration::from_secs(10);
 
 /// So many polls are compared.
 const SAMPLES: usize = 4;
@@ -18,21 +18,20 @@ const SAMPLES: usize = 4;
 /// the next difference.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
+    /// The newest first.
     took: [Duration; SAMPLES],
-    polls: usize,
     pause: Duration,
 }
 
 impl Pace {
     /// How long to wait after a poll that took so long.
     pub(super) fn pause(&mut self, took: Duration) -> Duration {
-        if let Some(oldest) = self.took.get_mut(self.polls % SAMPLES) {
-            *oldest = took;
-        }
-        self.polls = self.polls.wrapping_add(1);
+        self.took.rotate_right(1);
+        let [newest, ..] = &mut self.took;
+        *newest = took;
         let cost = self.took.iter().min().copied().unwrap_or_default();
-        let most = (self.pause * 2).clamp(SHORTEST, LONGEST);
-        self.pause = (cost * COST).clamp(SHORTEST, most);
+        let most = (self.pause * PERIOD_GROWTH).clamp(PERIOD_MIN, PERIOD_MAX);
+        self.pause = (cost * COST).clamp(PERIOD_MIN, most);
         self.pause
     }
 }

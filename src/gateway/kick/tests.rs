@@ -5,6 +5,7 @@ use async_trait::async_trait;
 
 use super::count::{SOON, confirmed};
 use super::*;
+use crate::wireguard::PeerState;
 
 const NOW: Duration = Duration::from_secs(1_000_000);
 

@@ -15,9 +15,16 @@ use crate::wireguard::key::PublicKey;
 /// Peers of one interface that are kept.
 pub const MAX_PEERS: usize = 65_536;
 
-/// The master looks this often, pauses at most twice as long as the last time, and a look comes so much later at most.
-const PERIOD_MIN: Duration = Duration::from_millis(500);
-const PERIOD_MAX: Duration = Duration::from_secs(10);
+/// The shortest time between two looks of the master.
+pub const PERIOD_MIN: Duration = Duration::from_millis(500);
+
+/// The longest one.
+pub const PERIOD_MAX: Duration = Duration::from_secs(10);
+
+/// One is at most so many times the one before.
+pub const PERIOD_GROWTH: u32 = 2;
+
+/// A look comes so much later at most.
 const PERIOD_SLACK: Duration = Duration::from_millis(500);
 
 /// What is known of a peer.
@@ -112,7 +119,7 @@ impl Table {
     /// Whether it comes from the master and is no older than one of its looks.
     #[must_use]
     pub fn is_current(&self) -> bool {
-        let bound = (self.period * 2).clamp(PERIOD_MIN, PERIOD_MAX) + PERIOD_SLACK;
+        let bound = (self.period * PERIOD_GROWTH).clamp(PERIOD_MIN, PERIOD_MAX) + PERIOD_SLACK;
         self.origin == Origin::Master && self.age().is_some_and(|age| age <= bound)
     }
 

@@ -1,6 +1,6 @@
 //! A pair with clients, for one figure after the other.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use netns_lab::{Builder, Cluster, Echo, Lab, Node, WgKind, WgPeer, topology};
@@ -83,26 +83,7 @@ impl Stage {
 
     /// Waits until the backup was told where so many clients are, at a time after this call.
     pub(super) fn wait_told(&self, master: &Node, clients: u64) -> Result<()> {
-        let heir = self.heir(master)?;
-        let start = Instant::now();
-        loop {
-            let status = self.cluster.status(heir)?;
-            let of = |name: &str| status["wireguard"][0][name].as_u64();
-            let age = of("endpoints_age_ms").map(Duration::from_millis);
-            if of("endpoints_known") >= Some(clients)
-                && age < Some(start.elapsed())
-                && age.is_some()
-            {
-                return Ok(());
-            }
-            ensure!(
-                start.elapsed() < BOUND,
-                "{} was not told where its {clients} clients are: {}",
-                heir.name(),
-                status["wireguard"]
-            );
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        self.cluster.wait_told(self.heir(master)?, clients, BOUND)
     }
 
     /// Links up again, both ready.

@@ -27,9 +27,6 @@ const LEAST: u32 = 3;
 /// Minutes in which every kind must have come, many times over.
 const HOUR: u64 = 60;
 
-/// A master looks where its clients are each 0.5 s, as a rule, and tells the other gateway.
-const TOLD: Duration = Duration::from_secs(2);
-
 #[derive(clap::Args)]
 pub(crate) struct Options {
     #[command(flatten)]
@@ -126,7 +123,8 @@ fn soak(
             peer.stop()?;
             peer = lab.start_client(1)?;
             lab.wait_clean(cluster, &[&peer], BOUND).context("a client that begins anew")?;
-            std::thread::sleep(TOLD);
+            let heir = lab.gateways().iter().find(|gateway| gateway.name() != after.name());
+            cluster.wait_told(heir.context("no backup")?, 1, BOUND)?;
         }
     }
     Ok(tally)
