@@ -87,6 +87,15 @@ fn address(node: &Node) -> Result<SocketAddrV4> {
     Ok(SocketAddrV4::new(topology::gateway(number).v4, topology::HEARTBEAT_PORT))
 }
 
+/// Packets that have come to a node's outer interface, each of those that the kernel was given together.
+fn packets(node: &Node) -> Result<u64> {
+    let text = node.run(|| std::fs::read_to_string("/proc/thread-self/net/dev"))?;
+    let line = text.lines().find_map(|line| line.trim_start().strip_prefix("eth0:"));
+    // Bytes, packets, ...
+    let packets = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
+    packets.context("no count of eth0's packets")
+}
+
 struct Stage<'a> {
     lab: &'a Lab,
     target: &'a Node,
@@ -102,14 +111,17 @@ impl Stage<'_> {
         let from = if matches!(kind, Kind::Strangers) { stranger } else { from };
         let pid = cluster.process(self.target.name()).pid();
         let time = Duration::from_secs(self.options.seconds);
+        let before = packets(self.target)?;
         let (counts, cost, start) = (self.counts(cluster)?, Cost::of(pid), Instant::now());
         let heard = listen(self.peer, to, topology::HEARTBEAT_PORT, time)?;
         let payloads = self.payloads(kind);
-        let flood = Flood::start(self.lab.router(), from, to, &payloads, self.options.rate)?;
+        let flood = Flood::start(self.lab, self.target, (from, to), &payloads, self.options.rate)?;
         thread::sleep(time);
         // The load while it lasts, not what is done after it.
         let (after, elapsed) = (Cost::of(pid), start.elapsed().as_secs_f64());
         let sent = flood.stop()?;
+        let arrived = packets(self.target)? - before;
+        ensure!(arrived >= sent, "{arrived} packets reached the gateway of {sent} that were sent");
         let heard = heard.join().map_err(|_| anyhow::anyhow!("listening panicked"))??;
         let now = self.counts(cluster)?;
         ensure!(after.kib > 0, "the daemon ended");
