@@ -101,7 +101,12 @@ fn as_if_from(from: SocketAddrV4, to: SocketAddrV4) -> Result<OwnedFd> {
 struct Burst {
     bytes: Vec<u8>,
     length: u16,
-    datagrams: u64,
+}
+
+impl Burst {
+    fn datagrams(&self) -> u64 {
+        self.bytes.len() as u64 / u64::from(self.length)
+    }
 }
 
 /// Every payload is in them, some twice: each burst is as long as it may be.
@@ -117,11 +122,7 @@ fn bursts(payloads: &[Vec<u8>]) -> Result<Vec<Burst>> {
         let mut round = same.iter().copied().cycle();
         for _ in 0..same.len().div_ceil(datagrams) {
             let bytes = round.by_ref().take(datagrams).flatten().copied().collect();
-            bursts.push(Burst {
-                bytes,
-                length: u16::try_from(length)?,
-                datagrams: datagrams as u64,
-            });
+            bursts.push(Burst { bytes, length: u16::try_from(length)? });
         }
     }
     Ok(bursts)
@@ -138,7 +139,7 @@ fn pour(
     for burst in bursts.iter().cycle().take_while(|_| !stop.load(Ordering::Relaxed)) {
         match send(socket, burst) {
             Ok(()) => {
-                sent.fetch_add(burst.datagrams, Ordering::Relaxed);
+                sent.fetch_add(burst.datagrams(), Ordering::Relaxed);
             }
             // The queue of the cable is full.
             Err(Errno::ENOBUFS | Errno::EAGAIN) => thread::yield_now(),
@@ -207,7 +208,7 @@ mod tests {
     use super::*;
 
     fn lengths(bursts: &[Burst]) -> Vec<(usize, u16, u64)> {
-        bursts.iter().map(|b| (b.bytes.len(), b.length, b.datagrams)).collect()
+        bursts.iter().map(|b| (b.bytes.len(), b.length, b.datagrams())).collect()
     }
 
     #[test]
